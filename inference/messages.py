@@ -1,0 +1,185 @@
+"""What crosses between a worker and the control and data planes. Standard library only.
+
+Signed payloads are signed over ``canonical_bytes``: JSON with sorted keys, no spaces, UTF-8, and no floats,
+so that both sides derive the same bytes from the same values (the integer subset of RFC 8785).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+WorkerState = Literal["starting", "ready", "draining"]
+
+HEADER_REQUEST_ID = "x-request-id"
+HEADER_CACHE_SALT = "x-tokenworks-cache-salt"
+HEADER_RECEIPT = "x-tokenworks-receipt"
+RECEIPT_EVENT = "receipt"
+GENESIS_HASH = "0" * 64
+
+
+def canonical_bytes(payload: Mapping[str, Any]) -> bytes:
+    """The bytes that are hashed and signed. Raises TypeError for a float or any type JSON lacks."""
+    _refuse_floats(payload)
+    return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _refuse_floats(value: object) -> None:
+    if isinstance(value, float):
+        raise TypeError("signed payloads carry integers and text, never floats")
+    if isinstance(value, Mapping):
+        for item in value.values():
+            _refuse_floats(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_floats(item)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, nested messages included."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """The message in ``raw``. Raises ValueError naming missing or unknown fields."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown, missing = set(raw) - known, known - set(raw)
+        if unknown or missing:
+            raise ValueError(
+                f"{cls.__name__}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
+            )
+        return cls(**raw)
+
+    def signing_bytes(self) -> bytes:
+        """Canonical bytes, prefixed with the message's type so no signature fits another type."""
+        return type(self).__name__.encode() + b"\n" + canonical_bytes(self.to_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry(_Message):
+    """One served request in a worker's append-only journal; ``prev_hash`` chains it to the one before.
+
+    ``output_sha256`` is over the UTF-8 text that was generated, all choices in order.
+    Times are milliseconds since the epoch. ``completion_tokens`` counts every token generated.
+    """
+
+    seq: int
+    prev_hash: str
+    worker_id: str
+    request_id: str
+    model: str
+    release_digest: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    finish_reason: FinishReason
+    received_at_ms: int
+    first_token_at_ms: int | None
+    finished_at_ms: int
+    output_sha256: str
+
+    def hash(self) -> str:
+        """SHA-256 of the signing bytes, hex: the next entry's ``prev_hash``."""
+        return hashlib.sha256(self.signing_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEntry:
+    """A journal entry with the worker's Ed25519 signature (base64) over its signing bytes."""
+
+    entry: JournalEntry
+    signature: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"entry": {...}, "signature": "..."}``."""
+        return {"entry": self.entry.to_dict(), "signature": self.signature}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``. Raises ValueError or KeyError when malformed."""
+        return cls(entry=JournalEntry.from_dict(raw["entry"]), signature=str(raw["signature"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity(_Message):
+    """What a worker can hold: sequences decoded together, and tokens in its latent cache."""
+
+    max_running: int
+    cache_tokens: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange(_Message):
+    """A slice of one release file, asked for in an enrolment challenge."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest(_Message):
+    """Sent to ``POST /api/workers/enrol``; signed by the key it introduces (possession proof).
+
+    ``proof`` answers the challenge: hex SHA-256 over ``nonce`` and the bytes of each range, in order.
+    """
+
+    token: str
+    nonce: str
+    name: str
+    endpoint: str
+    public_key: str
+    release: str
+    release_digest: str
+    proof: str
+    capacity: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment(_Message):
+    """The answer: who the worker now is, the bearer its callers will show, and where to report."""
+
+    worker_id: str
+    pool_id: str
+    partner_id: str
+    dispatch_token: str
+    gateway_urls: list[str]
+    heartbeat_interval_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(_Message):
+    """Signed load report to ``POST /internal/heartbeat`` of a gateway; ``seq`` grows, replays are refused."""
+
+    worker_id: str
+    seq: int
+    at_ms: int
+    state: WorkerState
+    release_digest: str
+    running: int
+    queued: int
+    max_running: int
+    pages_free: int
+    pages_total: int
+
+
+def manifest_digest(files: Mapping[str, str]) -> str:
+    """Release digest: SHA-256 over the canonical ``{relative path: sha256 hex}`` of its files."""
+    return hashlib.sha256(canonical_bytes(dict(files))).hexdigest()
+
+
+def challenge_proof(nonce: str, chunks: list[bytes]) -> str:
+    """Answer to an enrolment challenge: SHA-256 over the nonce, then each chunk's length and bytes."""
+    digest = hashlib.sha256(nonce.encode())
+    for chunk in chunks:
+        digest.update(len(chunk).to_bytes(8, "big"))
+        digest.update(chunk)
+    return digest.hexdigest()

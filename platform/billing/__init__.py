@@ -1,0 +1,1 @@
+"""Prices and charges. ``rating`` is pure; statements and invoices build on it."""

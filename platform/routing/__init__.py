@@ -1,0 +1,1 @@
+"""Which partner serves a request: a pure function of policy, snapshot, request and seed."""
