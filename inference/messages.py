@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal, Self
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -21,6 +23,14 @@ HEADER_CACHE_SALT = "x-tokenworks-cache-salt"
 HEADER_RECEIPT = "x-tokenworks-receipt"
 RECEIPT_EVENT = "receipt"
 GENESIS_HASH = "0" * 64
+RELEASE_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "chat_template*",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
 
 
 def canonical_bytes(payload: Mapping[str, Any]) -> bytes:
@@ -169,6 +179,30 @@ class Heartbeat(_Message):
     max_running: int
     pages_free: int
     pages_total: int
+
+
+def release_manifest(model_dir: Path) -> dict[str, str]:
+    """``{file name: sha256 hex}`` of the files that define a release, in name order.
+
+    Those are the regular files directly in ``model_dir`` whose name fits RELEASE_FILES: configuration,
+    tokenizer, chat template and weights. Hidden files, model card, pictures and sub-folders are left out,
+    so a corrected README is not a new release. Raises ValueError when config or weights are missing.
+    """
+    names = sorted(
+        path.name
+        for path in model_dir.iterdir()
+        if path.is_file()
+        and not path.name.startswith(".")
+        and any(fnmatchcase(path.name, pattern) for pattern in RELEASE_FILES)
+    )
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(f"{model_dir.name} is no release: config.json and *.safetensors are needed")
+    return {name: _file_sha256(model_dir / name) for name in names}
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_digest(files: Mapping[str, str]) -> str:
