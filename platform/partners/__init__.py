@@ -1,0 +1,1 @@
+"""Member clouds: pools, dated offers, one-time enrolment tokens, and the workers enrolled with them."""
