@@ -8,7 +8,7 @@ from tenants.row_security import APP_ROLE, SYSTEM_ROLE, append_only, grant, row_
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    dependencies = [("tenants", "0001_initial")]
 
     operations = [
         migrations.CreateModel(
