@@ -1,4 +1,4 @@
-"""Typed, sortable identifiers: ``prefix_`` + 26 characters (48-bit milliseconds, 80 random bits).
+"""Typed, sortable identifiers: ``prefix_`` + 26 characters (48-bit milliseconds, 80 bits of which 79 are random).
 
 The layout is ULID's (Crockford base32, lower case), so ids sort by creation time as text.
 """
@@ -6,11 +6,13 @@ The layout is ULID's (Crockford base32, lower case), so ids sort by creation tim
 from __future__ import annotations
 
 import secrets
+from functools import lru_cache
 
 from core.clock import clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BODY_CHARS = 26
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 
 PREFIXES = frozenset(
     {
@@ -22,11 +24,25 @@ PREFIXES = frozenset(
 
 def new_id(prefix: str) -> str:
     """A fresh id such as ``req_01jd…``. Raises ValueError for a prefix that is not registered."""
+    return new_ids(prefix, 1)[0]
+
+
+def new_ids(prefix: str, count: int) -> list[str]:
+    """``count`` fresh ids in ascending order: one random start, then one up each (kind to indexes)."""
     if prefix not in PREFIXES:
         raise ValueError(f"unknown id prefix {prefix!r}")
-    value = (clock.now_ms() << 80) | secrets.randbits(80)
-    chars = [_ALPHABET[(value >> shift) & 31] for shift in range(5 * (_BODY_CHARS - 1), -1, -5)]
-    return f"{prefix}_{''.join(chars)}"
+    head = f"{prefix}_{_time_chars(clock.now_ms())}"
+    start = secrets.randbits(79)  # the 80th bit is room to count up
+    return [head + _random_chars(start + step) for step in range(count)]
+
+
+@lru_cache(maxsize=8)
+def _time_chars(now_ms: int) -> str:
+    return "".join(_ALPHABET[(now_ms >> shift) & 31] for shift in range(45, -1, -5))
+
+
+def _random_chars(bits: int) -> str:
+    return "".join([_PAIRS[(bits >> shift) & 1023] for shift in (70, 60, 50, 40, 30, 20, 10, 0)])
 
 
 def is_id(text: str, prefix: str) -> bool:
