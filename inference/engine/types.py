@@ -1,0 +1,102 @@
+"""What crosses the engine's boundary: requests in, token events out, configuration and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to continue a prompt.
+
+    `temperature` 0 is greedy. `seed` makes the draw repeatable whatever else is in the batch; None draws one.
+    Text that contains a `stop` string ends before it.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt to continue; `request_id` must be unique among the requests in flight."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What one step brought to one request.
+
+    `text` is what may be shown now: empty while it could still become part of a stop string or of a character whose
+    bytes are not complete. `token_ids` are the tokens of this event. The three counts are totals so far; the
+    end-of-sequence token and the tokens of a stop string count as completion tokens, because they were produced.
+    """
+
+    request_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot after the latest step. `generated_tokens` and `steps` count since the start."""
+
+    running: int
+    queued: int
+    pages_total: int
+    pages_free: int
+    generated_tokens: int
+    steps: int
+    max_running: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget` at most."""
+
+    page_size: int = 16
+    pages: int = 2048
+    max_running: int = 64
+    step_token_budget: int = 512
+    threads: int = 1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_queued: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.max_queued < 0:
+            raise ValueError(f"max_queued: expected at least 0, found {self.max_queued}")
+        if self.step_token_budget < self.max_running:
+            raise ValueError(
+                f"step_token_budget: expected at least max_running = {self.max_running}, "
+                f"so that every running request gets a token each step; found {self.step_token_budget}"
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype: expected 'float32' or 'bfloat16', found {self.dtype!r}")
+
+
+class RequestRejected(ValueError):
+    """The request can not be taken; nothing was computed.
+
+    `code` is one of `context_length_exceeded`, `empty_prompt`, `invalid_token`, `invalid_params`,
+    `duplicate_request`, `queue_full` (try again later) and `engine_closed` (try another worker).
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

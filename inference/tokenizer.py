@@ -1,0 +1,202 @@
+"""Text to token ids and back, from a checkpoint folder's own tokenizer files.
+
+Control tokens come from the template or by name, never from a caller's text: plain text is encoded by a second
+tokenizer that does not know them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from inference.chat_template import MARK, ChatTemplate, ChatTemplateError
+
+_FIM_NAMES = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
+
+__all__ = ["ChatTemplateError", "Tokenizer", "TokenizerError"]
+
+
+class TokenizerError(ValueError):
+    """The folder's tokenizer files are missing or of a kind that is not served."""
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer with control tokens, as the DeepSeek family uses.
+
+    `token_bytes[id]` are the bytes a token stands for, empty for control tokens; `eos_ids` end a generation.
+    """
+
+    def __init__(
+        self,
+        *,
+        plain: tokenizers.Tokenizer,
+        added: dict[str, int],
+        token_bytes: tuple[bytes, ...],
+        bos_id: int | None,
+        eos_ids: frozenset[int],
+        template: ChatTemplate | None,
+    ) -> None:
+        self._plain = plain
+        self._added = added
+        self._template = template
+        longest_first = sorted(added, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.token_bytes = token_bytes
+        self.bos_id = bos_id
+        self.eos_ids = eos_ids
+        self.vocab_size = len(token_bytes)
+
+    @classmethod
+    def from_dir(cls, path: str | Path) -> Tokenizer:
+        """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the configs' end tokens."""
+        folder = Path(path)
+        data = _read_json(folder / "tokenizer.json", required=True)
+        settings = _read_json(folder / "tokenizer_config.json")
+        plain, added, token_bytes = _split(data, folder)
+        bos, eos = (_token_name(settings.get(key)) for key in ("bos_token", "eos_token"))
+        config, generation = (_read_json(folder / f"{name}.json") for name in ("config", "generation_config"))
+        eos_ids = {added[eos]} if eos in added else set()
+        for source in (config, generation):
+            eos_ids.update(_ids(source.get("eos_token_id")))
+        bos_ids = [added[bos]] if bos in added else _ids(config.get("bos_token_id"))
+        variables = {"bos_token": bos or "", "eos_token": eos or ""}
+        template, source_text = None, _template_source(folder, settings)
+        if source_text is not None:
+            opening = frozenset(token[0] for token in added)
+            template = ChatTemplate(source_text, variables=variables, opening=opening)
+        return cls(
+            plain=plain,
+            added=added,
+            token_bytes=token_bytes,
+            bos_id=bos_ids[0] if bos_ids else None,
+            eos_ids=frozenset(eos_ids),
+            template=template,
+        )
+
+    def encode(self, text: str, *, add_bos: bool = False, allow_special: bool = False) -> list[int]:
+        """Token ids of `text`. Control tokens spelled in it are ordinary text unless `allow_special`.
+
+        `allow_special` is for text that this class made (`apply_chat_template`), not for text that came from outside.
+        """
+        ids = [self.bos_id] if add_bos and self.bos_id is not None else []
+        if not allow_special:
+            return ids + self._encode_plain(text)
+        end = 0
+        for found in self._control.finditer(text):
+            ids += self._encode_plain(text[end : found.start()])
+            ids.append(self._added[found[0]])
+            end = found.end()
+        return ids + self._encode_plain(text[end:])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids` without control tokens; U+FFFD for bytes that are no UTF-8."""
+        known = (self.token_bytes[id_] for id_ in ids if id_ < self.vocab_size)
+        return b"".join(known).decode("utf-8", errors="replace")
+
+    def apply_chat_template(
+        self, messages: list[dict[str, object]], add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation in the checkpoint's format, for `encode(…, allow_special=True)`.
+
+        Callers' text carries invisible marks that keep it from spelling control tokens. Raises `ChatTemplateError`.
+        """
+        if self._template is None:
+            raise ChatTemplateError("this model has no chat template")
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+
+    def encode_chat(self, messages: list[dict[str, object]], add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation. Raises `ChatTemplateError`."""
+        return self.encode(self.apply_chat_template(messages, add_generation_prompt), allow_special=True)
+
+    def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
+        """Ids that ask for what belongs between `prefix` and `suffix`: prefix-suffix-middle order, after BOS."""
+        if any(name not in self._added for name in _FIM_NAMES):
+            raise TokenizerError("this model has no fill-in-the-middle tokens")
+        begin, hole, end = (self._added[name] for name in _FIM_NAMES)
+        ids = [] if self.bos_id is None else [self.bos_id]
+        return [*ids, begin, *self._encode_plain(prefix), hole, *self._encode_plain(suffix), end]
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = self._plain.encode(text.replace(MARK, ""), add_special_tokens=False).ids
+        return ids
+
+
+def _split(
+    data: dict[str, Any], folder: Path
+) -> tuple[tokenizers.Tokenizer, dict[str, int], tuple[bytes, ...]]:
+    """The tokenizer without its added tokens, those tokens, and the bytes of all."""
+    try:
+        entries = data["added_tokens"]
+        added = {entry["content"]: entry["id"] for entry in entries}
+        special = {entry["content"] for entry in entries if entry["special"]}
+        vocab = {token: id_ for token, id_ in data["model"]["vocab"].items() if token not in added}
+        plain_data = data | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        plain_data["model"] = data["model"] | {"vocab": vocab}
+        plain = tokenizers.Tokenizer.from_str(json.dumps(plain_data))
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"{folder / 'tokenizer.json'}: not a usable tokenizer: {error!r}") from error
+    return plain, added, _token_bytes(vocab, added, special, folder)
+
+
+def _token_bytes(
+    vocab: dict[str, int], added: dict[str, int], special: set[str], folder: Path
+) -> tuple[bytes, ...]:
+    byte_of = _byte_alphabet()
+    table = [b""] * (max([*vocab.values(), *added.values()], default=-1) + 1)
+    try:
+        for token, id_ in vocab.items():
+            table[id_] = bytes(byte_of[char] for char in token)
+    except KeyError as error:
+        raise TokenizerError(f"{folder / 'tokenizer.json'}: expected a byte-level vocabulary") from error
+    for token, id_ in added.items():
+        table[id_] = b"" if token in special else token.encode()
+    return tuple(table)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable character that stands for each byte in byte-level vocabularies: itself where it is printable,
+    else the next free one from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
+    if not required and not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise TokenizerError(f"{path}: expected a JSON object")
+    return data
+
+
+def _token_name(entry: object) -> str | None:
+    """A token of tokenizer_config.json: its text, or an object with the text as `content`."""
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    return content if isinstance(content, str) else None
+
+
+def _ids(entry: object) -> list[int]:
+    """One id, a list of ids, or nothing."""
+    items = entry if isinstance(entry, list) else [entry]
+    return [item for item in items if isinstance(item, int)]
+
+
+def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The chat template: its own file, or the entry of tokenizer_config.json (the default one of several)."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    entry = settings.get("chat_template")
+    if isinstance(entry, list):
+        entry = {item["name"]: item["template"] for item in entry}.get("default")
+    return entry if isinstance(entry, str) else None
