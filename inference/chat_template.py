@@ -1,4 +1,5 @@
-"""Rendering a checkpoint's chat template, with the callers' text kept apart from the template's control tokens.
+"""Rendering a checkpoint's chat template, with the callers' text kept apart from the template's control
+tokens.
 
 Jinja templates of published checkpoints are programs of a third party: they run in Jinja's immutable sandbox.
 """
@@ -13,8 +14,8 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# A code point that Unicode reserves for use inside programs. After a character that may begin a control token it
-# keeps the caller's text from spelling one; the tokenizer drops it.
+# A code point that Unicode reserves for use inside programs. After a character that may begin a control token
+# it keeps the caller's text from spelling one; the tokenizer drops it.
 MARK = "\U0010fffe"
 
 
@@ -23,7 +24,9 @@ class ChatTemplateError(ValueError):
 
 
 class ChatTemplate:
-    """One compiled template. `variables` (such as `bos_token`) are what the template may use besides the messages."""
+    """One compiled template. `variables` (such as `bos_token`) are what the template may use besides the
+    messages.
+    """
 
     def __init__(self, source: str, *, variables: dict[str, str], opening: frozenset[str]) -> None:
         environment = ImmutableSandboxedEnvironment(
@@ -40,7 +43,9 @@ class ChatTemplate:
         self._marked = str.maketrans({char: char + MARK for char in opening} | {MARK: ""})
 
     def render(self, messages: list[dict[str, object]], *, add_generation_prompt: bool) -> str:
-        """The conversation as text; each character of a caller's text that may begin a control token has a `MARK`."""
+        """The conversation as text; each character of a caller's text that may begin a control token has a
+        `MARK`.
+        """
         try:
             return self._template.render(
                 messages=self._mark(messages), add_generation_prompt=add_generation_prompt, **self._variables

@@ -1,7 +1,7 @@
 """Text to token ids and back, from a checkpoint folder's own tokenizer files.
 
-Control tokens come from the template or by name, never from a caller's text: plain text is encoded by a second
-tokenizer that does not know them.
+Control tokens come from the template or by name, never from a caller's text: plain text is encoded by a
+second tokenizer that does not know them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the configs' end tokens."""
+        """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the end tokens."""
         folder = Path(path)
         data = _read_json(folder / "tokenizer.json", required=True)
         settings = _read_json(folder / "tokenizer_config.json")
@@ -81,7 +81,8 @@ class Tokenizer:
     def encode(self, text: str, *, add_bos: bool = False, allow_special: bool = False) -> list[int]:
         """Token ids of `text`. Control tokens spelled in it are ordinary text unless `allow_special`.
 
-        `allow_special` is for text that this class made (`apply_chat_template`), not for text that came from outside.
+        `allow_special` is for text that this class made (`apply_chat_template`), not for text that came from
+        outside.
         """
         ids = [self.bos_id] if add_bos and self.bos_id is not None else []
         if not allow_special:
@@ -103,7 +104,8 @@ class Tokenizer:
     ) -> str:
         """The conversation in the checkpoint's format, for `encode(…, allow_special=True)`.
 
-        Callers' text carries invisible marks that keep it from spelling control tokens. Raises `ChatTemplateError`.
+        Callers' text carries invisible marks that keep it from spelling control tokens. Raises
+        `ChatTemplateError`.
         """
         if self._template is None:
             raise ChatTemplateError("this model has no chat template")
@@ -114,7 +116,7 @@ class Tokenizer:
         return self.encode(self.apply_chat_template(messages, add_generation_prompt), allow_special=True)
 
     def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
-        """Ids that ask for what belongs between `prefix` and `suffix`: prefix-suffix-middle order, after BOS."""
+        """Ids that ask for what belongs between `prefix` and `suffix`: BOS, then prefix-suffix-middle."""
         if any(name not in self._added for name in _FIM_NAMES):
             raise TokenizerError("this model has no fill-in-the-middle tokens")
         begin, hole, end = (self._added[name] for name in _FIM_NAMES)
@@ -159,8 +161,9 @@ def _token_bytes(
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in byte-level vocabularies: itself where it is printable,
-    else the next free one from U+0100 on."""
+    """The printable character that stands for each byte in byte-level vocabularies: itself where it is
+    printable, else the next free one from U+0100 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = {chr(byte): byte for byte in printable}

@@ -1,4 +1,4 @@
-"""What a request must satisfy before it may enter; checked on the caller's side, without the engine's thread."""
+"""What a request must satisfy before it may enter; checked on the side of the caller."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The asyncio front: the engine runs in a thread of its own, callers iterate over events.
 
-The event loop never touches the engine's state. It posts commands to a thread-safe queue that is emptied before every
-step, and receives all events of a step in one call.
+The event loop never touches the engine's state. It posts commands to a thread-safe queue that is emptied
+before every step, and receives all events of a step in one call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _Command = GenerationRequest | str | None  # submit, cancel by id, stop
 
 
 class AsyncEngine:
-    """One model being served. `load`, `start`, then `generate` from the event loop that started it; `close` at the end."""
+    """One model being served. `load`, `start`, then `generate` from the event loop that started it; `close`
+    at the end.
+    """
 
     def __init__(
         self, *, engine: Engine, tokenizer: Tokenizer, model_config: ModelConfig, config: EngineConfig
@@ -82,8 +84,8 @@ class AsyncEngine:
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         """Events of one request, the last of which has a `finish_reason`.
 
-        Raises `RequestRejected` at once. Closing the iterator (or cancelling the task that iterates) cancels the
-        request; its pages are free before the next step.
+        Raises `RequestRejected` at once. Closing the iterator (or cancelling the task that iterates) cancels
+        the request; its pages are free before the next step.
         """
         check_request(request, max_model_len=self.max_model_len, vocab_size=self.model_config.vocab_size)
         self._check_room(request.request_id)
@@ -126,7 +128,9 @@ class AsyncEngine:
         self._publish(self._engine.end_all("cancelled"))
 
     def _obey(self) -> bool:
-        """Carry out all commands posted so far, waiting for one when there is nothing else to do; False at the end."""
+        """Carry out all commands posted so far, waiting for one when there is nothing else to do; False at
+        the end.
+        """
         try:
             command = self._commands.get(block=not self._engine.has_work)
             while command is not None:

@@ -75,7 +75,7 @@ class Engine:
         )
 
     def _run(self, step: Step) -> list[RowResult]:
-        """Run the batch; when that fails, run its rows alone, so that only the guilty ones end with an error."""
+        """Run the batch; when that fails, run its rows alone, so that only the guilty ones fail."""
         if not step:
             return []
         try:

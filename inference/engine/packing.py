@@ -9,7 +9,9 @@ _FREE_AREA = 1024  # (new tokens × context) that costs about as much as one mor
 
 
 def pack_rows(rows: tuple[Row, ...]) -> list[list[Row]]:
-    """All rows, in groups of similar numbers of new tokens and context lengths; decoding rows never mix with others."""
+    """All rows, in groups of similar numbers of new tokens and context lengths; decoding rows never mix with
+    others.
+    """
     decoding = sorted((row for row in rows if len(row.tokens) == 1), key=_area)
     reading = sorted((row for row in rows if len(row.tokens) > 1), key=_area)
     return _packed(decoding) + _packed(reading)

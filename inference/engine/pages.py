@@ -18,7 +18,8 @@ class PageAllocator:
 
     def take(self, count: int) -> list[int]:
         """`count` pages; the caller has checked that so many are free."""
-        assert 0 <= count <= len(self._free), (count, len(self._free))
+        if not 0 <= count <= len(self._free):
+            raise RuntimeError(f"{count} pages were taken while {len(self._free)} are free")
         if not count:
             return []
         pages = self._free[-count:]
@@ -28,8 +29,9 @@ class PageAllocator:
         return pages
 
     def give_back(self, pages: list[int]) -> None:
-        """Return pages that were taken; returning one twice is a bug and fails."""
+        """Return pages that were taken. Returning one twice is a bug and raises `RuntimeError`."""
         for page in pages:
-            assert self._taken[page], f"page {page} was returned twice"
+            if not self._taken[page]:
+                raise RuntimeError(f"page {page} was returned twice")
             self._taken[page] = 0
         self._free.extend(reversed(pages))

@@ -26,7 +26,9 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[RowResult]:
-        """One result per row, in the order of the step. Raises what torch raises; nothing but the cache changes."""
+        """One result per row, in the order of the step. Raises what torch raises; nothing but the cache
+        changes.
+        """
         groups = pack_rows(step.rows)
         rows = list(chain.from_iterable(groups))
         drawing = [row for row in rows if row.draw is not None]
@@ -37,7 +39,9 @@ class Runner:
 
     @torch.inference_mode()
     def scrub(self, pages: tuple[int, ...]) -> None:
-        """Zero pages that may hold NaN: masked attention weights are 0, and 0 × NaN would reach the next holder."""
+        """Zero pages that may hold NaN: masked attention weights are 0, and 0 × NaN would reach the next
+        holder.
+        """
         self._cache[:, list(pages)] = 0
 
     def _flat_batch(self, groups: list[list[Row]], rows: list[Row]) -> FlatBatch:

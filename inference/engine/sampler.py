@@ -1,7 +1,7 @@
 """Choosing tokens from logits. A row's choice depends on that row alone, so it is the same in any batch.
 
-Random numbers are a function of the request's seed and the number of the token: nothing is carried from step to step,
-and a request that is computed again after losing its pages draws the same tokens.
+Random numbers are a function of the request's seed and the number of the token: nothing is carried from step
+to step, and a request that is computed again after losing its pages draws the same tokens.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def choose_tokens(logits_SV: torch.Tensor, draws: Sequence[Draw]) -> list[int | 
 
 
 def uniform(seed: int, index: int) -> float:
-    """The `index`-th number in [0, 1) of the stream `seed`, with 24 random bits so that fp32 holds it exactly."""
+    """The `index`-th number in [0, 1) of the stream `seed`, with 24 random bits so that fp32 holds it
+    exactly.
+    """
     return (_mixed(_mixed(seed & _MASK) + (index + 1) * _GOLDEN) >> 40) * 2.0**-24
 
 

@@ -1,9 +1,9 @@
 """Which tokens are computed next. Pure Python: no tensors, no device, no clock.
 
-Continuous batching with chunked prefill under one token budget. Running requests that wait for one token come first,
-then prompts in order of arrival fill the rest of the budget, then waiting requests are admitted. When pages run out,
-the youngest running request gives up its own and is computed again later; the oldest one always goes on, and a
-request alone fits the cache, so every request finishes.
+Continuous batching with chunked prefill under one token budget. Running requests that wait for one token come
+first, then prompts in order of arrival fill the rest of the budget, then waiting requests are admitted. When
+pages run out, the youngest running request gives up its own and is computed again later; the oldest one
+always goes on, and a request alone fits the cache, so every request finishes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a request. It must fit the cache alone."""
         longest = sequence.prompt_tokens + sequence.request.params.max_tokens
-        assert self._pages_for(longest) <= self.pages.total, "a request that can never fit"
+        if self._pages_for(longest) > self.pages.total:
+            raise RuntimeError(f"{longest} tokens can never fit {self.pages.total} pages")
         self.waiting.append(sequence)
 
     def schedule(self) -> Step:
@@ -105,8 +106,8 @@ class Scheduler:
     def _admit(self, planned: dict[int, int], budget: int) -> None:
         """Start waiting requests while budget, places and pages for their whole context last.
 
-        Their pages are taken chunk by chunk: those promised to earlier prompts, still being read, are set aside, and
-        one page of growth for each running request, so that a newcomer is not put back at once.
+        Their pages are taken chunk by chunk: those promised to earlier prompts, still being read, are set
+        aside, and one page of growth for each running request, so that a newcomer is not put back at once.
         """
         promised = sum(self._pages_for(len(s.tokens)) - len(s.pages) for s in self.running)
         while self.waiting and budget and len(self.running) < self._config.max_running:
@@ -117,8 +118,7 @@ class Scheduler:
             self.waiting.popleft()
             self._insert_running(sequence)
             count = min(budget, sequence.pending)
-            reserved = self._reserve(sequence, count)
-            assert reserved, "pages were counted before"
+            self._take(sequence, count)
             promised -= len(sequence.pages)
             planned[sequence.arrival] = count
             budget -= count
@@ -130,7 +130,9 @@ class Scheduler:
         self.running.insert(index, sequence)
 
     def _reserve_chunk(self, sequence: Sequence, count: int, planned: dict[int, int]) -> int:
-        """Pages for up to `count` more tokens of a prompt; returns for how many. Takes from younger prompts if none."""
+        """Pages for up to `count` more tokens of a prompt; returns for how many. Takes from younger prompts
+        if none.
+        """
         while True:
             room = (self.pages.free + len(sequence.pages)) * self._config.page_size - sequence.computed
             if room > 0:
@@ -143,7 +145,9 @@ class Scheduler:
             self._preempt(victim)
 
     def _reserve(self, sequence: Sequence, count: int) -> bool:
-        """Pages for `count` more tokens, taken from the youngest if need be; False when that is `sequence` itself."""
+        """Pages for `count` more tokens, taken from the youngest if need be; False when that is `sequence`
+        itself.
+        """
         need = self._pages_for(sequence.computed + count) - len(sequence.pages)
         while need > self.pages.free:
             victim = self.running[-1]

@@ -11,8 +11,8 @@ from inference.engine.types import FinishReason, GenerationRequest
 class Sequence:
     """A prompt and its continuation so far.
 
-    `computed` counts the leading `tokens` whose latents are in `pages`. `arrival` orders requests: earlier ones are
-    never made to wait for later ones' pages.
+    `computed` counts the leading `tokens` whose latents are in `pages`. `arrival` orders requests: earlier
+    ones are never made to wait for later ones' pages.
     """
 
     request: GenerationRequest

@@ -10,7 +10,9 @@ from inference.engine.types import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How to choose the next token of one row. `index` numbers the request's tokens and selects its random number."""
+    """How to choose the next token of one row. `index` numbers the request's tokens and selects its random
+    number.
+    """
 
     temperature: float
     top_p: float

@@ -1,4 +1,6 @@
-"""From token ids to text that may be shown: complete characters, and nothing that a stop string may still swallow."""
+"""From token ids to text that may be shown: complete characters, and nothing that a stop string may still
+swallow.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class TextStream:
         return self._release(self._decoder.decode(data))
 
     def flush(self) -> tuple[str, bool]:
-        """The end: what was held back, with U+FFFD for an incomplete character; and whether a stop string was met."""
+        """The end: what was held back, with U+FFFD for an incomplete character; and whether a stop string was
+        met.
+        """
         text, stopped = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = self._held, ""
         return text + rest, stopped

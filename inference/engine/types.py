@@ -36,9 +36,10 @@ class GenerationRequest:
 class TokenEvent:
     """What one step brought to one request.
 
-    `text` is what may be shown now: empty while it could still become part of a stop string or of a character whose
-    bytes are not complete. `token_ids` are the tokens of this event. The three counts are totals so far; the
-    end-of-sequence token and the tokens of a stop string count as completion tokens, because they were produced.
+    `text` is what may be shown now: empty while it could still become part of a stop string or of a character
+    whose bytes are not complete. `token_ids` are the tokens of this event. The three counts are totals so
+    far; the end-of-sequence token and the tokens of a stop string count as completion tokens, because they
+    were produced.
     """
 
     request_id: str
@@ -65,7 +66,9 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget` at most."""
+    """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget`
+    at most.
+    """
 
     page_size: int = 16
     pages: int = 2048
@@ -90,7 +93,7 @@ class EngineConfig:
             raise ValueError(f"dtype: expected 'float32' or 'bfloat16', found {self.dtype!r}")
 
 
-class RequestRejected(ValueError):
+class RequestRejected(ValueError):  # noqa: N818 -- an answer to the caller, not a fault
     """The request can not be taken; nothing was computed.
 
     `code` is one of `context_length_exceeded`, `empty_prompt`, `invalid_token`, `invalid_params`,

@@ -1,4 +1,5 @@
-"""Multi-head latent attention in absorbed form: queries are taken into the latent space, where the cache lives.
+"""Multi-head latent attention in absorbed form: queries are taken into the latent space, where the cache
+lives.
 
 Rotary parts stay in interleaved pairs, in queries and cache alike, so that one complex product rotates them.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 from inference.layers.batch import AttentionGroup, FlatBatch
 from moe_ops.latent_attention import latent_attention
@@ -71,12 +72,12 @@ class LatentAttention:
     ) -> None:
         """Write the latents of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
         s = self._shape
-        inner_T = F.linear(x_TD, self._inner)
+        inner_T = fn.linear(x_TD, self._inner)
         query_T, fresh_TC = inner_T[:, : -s.cached], inner_T[:, -s.cached :]
         if self._query is not None and self._q_norm is not None:
-            query_T = F.linear(rms_norm(query_T, self._q_norm, _INNER_EPS), self._query)
+            query_T = fn.linear(rms_norm(query_T, self._q_norm, _INNER_EPS), self._query)
         self._store(fresh_TC, cache_PZC, batch)
-        q_THC = self._absorb(query_T.unflatten(1, (s.heads, -1)), batch.turn_TR)
+        q_THC = self._absorb(query_T.view(len(x_TD), s.heads, -1), batch.turn_TR)
         latent_THL = self._attend(q_THC, cache_PZC, batch.groups)
         if self._value_HLV is not None:
             latent_THL = torch.bmm(latent_THL.transpose(0, 1), self._value_HLV).transpose(0, 1)
@@ -112,7 +113,7 @@ class LatentAttention:
         if group.token_BN is not None:
             q_THC = q_THC.index_select(0, group.token_BN)
         out_BNHL = latent_attention(
-            q_THC.unflatten(0, (-1, group.new)),
+            q_THC.reshape(-1, group.new, *q_THC.shape[1:]),
             cache_PZC,
             group.pages_BP,
             group.mask_BNS,
@@ -124,12 +125,12 @@ class LatentAttention:
 
 
 def rotate_pairs(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Turn the pairs (0, 1), (2, 3), … of the last dimension by the complex numbers `turn`, which broadcast."""
+    """Turn the pairs (0, 1), (2, 3), … of the last dimension by the complex numbers `turn`, broadcast."""
     if x.dtype != torch.float32 or any(step % 2 for step in (x.storage_offset(), *x.stride()[:-1])):
         x32 = x.float().contiguous().clone()  # complex numbers start at even places
     else:
         x32 = x
-    pairs = torch.view_as_complex(x32.unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x32.view(*x32.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
@@ -155,6 +156,8 @@ def _fold_output(
 
 
 def _folds(outer: int, heads: int, width: int, latent: int, dtype: torch.dtype) -> bool:
-    """Whether outer × (heads · latent) is not much more to read than both factors; rounding to bf16 twice is kept."""
+    """Whether outer × (heads · latent) is not much more to read than both factors; rounding to bf16 twice is
+    kept.
+    """
     apart = heads * width * (outer + latent)
     return dtype == torch.float32 and heads * latent * outer <= _FOLD_GROWTH_MAX * apart

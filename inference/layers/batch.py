@@ -1,7 +1,8 @@
 """The tensors that all layers of one forward pass share.
 
-Shape suffixes, here and in all layers: T tokens, D hidden, H heads, L latent width, R rotary width, C = L + R,
-B sequences of an attention group, N new tokens of each, S context positions, P pages, Z positions in a page.
+Shape suffixes, here and in all layers: T tokens, D hidden, H heads, L latent width, R rotary width, C = L +
+R, B sequences of an attention group, N new tokens of each, S context positions, P pages, Z positions in a
+page.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 class AttentionGroup:
     """Sequences whose attention is computed together, padded to one rectangle.
 
-    Their tokens are `first` to `first + count` of the flat batch. Where the rectangle has padding, `token_BN` tells
-    which token each place stands for (any token for padding) and `place_T` which place holds each token.
+    Their tokens are `first` to `first + count` of the flat batch. Where the rectangle has padding, `token_BN`
+    tells which token each place stands for (any token for padding) and `place_T` which place holds each
+    token.
     """
 
     first: int
@@ -32,8 +34,8 @@ class AttentionGroup:
 class FlatBatch:
     """The tokens of all rows of a step, one after the other.
 
-    `turn_TR` are the rotations of each token's position as complex numbers (half of R), `slot_T` the places in the
-    cache that take each token's latent, `last_S` the tokens whose logits are wanted.
+    `turn_TR` are the rotations of each token's position as complex numbers (half of R), `slot_T` the places
+    in the cache that take each token's latent, `last_S` the tokens whose logits are wanted.
     """
 
     token_T: torch.Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 
 class GatedMlp:
@@ -16,6 +16,6 @@ class GatedMlp:
 
     def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
         """Add the result for `x_TD` to `out_TD` in place."""
-        both_TJ = F.linear(x_TD, self._gate_up)
-        act_TI = F.silu(both_TJ[:, : self._width]).mul_(both_TJ[:, self._width :])
+        both_TJ = fn.linear(x_TD, self._gate_up)
+        act_TI = fn.silu(both_TJ[:, : self._width]).mul_(both_TJ[:, self._width :])
         out_TD.addmm_(act_TI, self._down.t())

@@ -10,7 +10,9 @@ from moe_ops.router import RouterSpec, route
 
 
 class MoeMlp:
-    """Routed experts in two stacked tensors, gate above up; the shared ones are one MLP (None: there are none)."""
+    """Routed experts in two stacked tensors, gate above up; the shared ones are one MLP (None: there are
+    none).
+    """
 
     def __init__(
         self,
@@ -34,4 +36,11 @@ class MoeMlp:
         weights_TK, experts_TK = route(x_TD, self._router_ED, self._bias_E, self._spec)
         if self._shared is not None:
             self._shared.add_to(out_TD, x_TD)
-        grouped_mlp_(out_TD, x_TD, self._gate_up_EJD, self._down_EDI, weights_TK, experts_TK)
+        grouped_mlp_(
+            out_TD,
+            x_TD,
+            gate_up_EJD=self._gate_up_EJD,
+            down_EDI=self._down_EDI,
+            weights_TK=weights_TK,
+            experts_TK=experts_TK,
+        )

@@ -1,6 +1,8 @@
-"""Reading the tensors of a Hugging Face checkpoint folder: one or more safetensors files, with or without an index.
+"""Reading the tensors of a Hugging Face checkpoint folder: one or more safetensors files, with or without an
+index.
 
-Names and shapes are compared with what the architecture expects before any tensor is read, from the files' headers.
+Names and shapes are compared with what the architecture expects before any tensor is read, from the files'
+headers.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Checkpoint:
         with ExitStack() as stack:
             for name in _file_names(self._path):
                 file = self._open(stack, name)
-                for tensor in file.keys():
+                names = file.keys()
+                for tensor in names:
                     if tensor in self._home:
                         raise CheckpointError(f"{self._path}: {tensor} is in more than one file")
                     self._home[tensor] = file
@@ -48,7 +51,8 @@ class Checkpoint:
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
         """Compare with the `expected` shapes; names that start with one of `ignored` may be there or not.
 
-        Raises one `CheckpointError` that names everything missing, unexpected, misshapen or of a strange type.
+        Raises one `CheckpointError` that names everything missing, unexpected, misshapen or of a strange
+        type.
         """
         present = {name for name in self._home if not name.startswith(ignored)}
         faults: dict[str, list[str]] = {

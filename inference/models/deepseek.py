@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 from inference.layers.attention import AttentionShape, LatentAttention
 from inference.layers.batch import FlatBatch
@@ -53,11 +53,13 @@ class DeepseekModel:
         return torch.zeros(len(self._layers), pages, page_size, self._shape.cached, dtype=self.dtype)
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> torch.Tensor:
-        """Compute all tokens of `batch`, write their latents to `cache`, and return the logits (fp32) of `last_S`."""
+        """Compute all tokens of `batch`, write their latents to `cache`, and return the logits (fp32) of
+        `last_S`.
+        """
         eps = self.config.rms_norm_eps
         x_TD = self._embedding.index_select(0, batch.token_T)
         for layer, cache_PZC in zip(self._layers, cache, strict=True):
             layer.attention.add_to(x_TD, rms_norm(x_TD, layer.attention_norm, eps), cache_PZC, batch)
             layer.mlp.add_to(x_TD, rms_norm(x_TD, layer.mlp_norm, eps))
         last_SD = rms_norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return F.linear(last_SD, self._head).float()
+        return fn.linear(last_SD, self._head).float()

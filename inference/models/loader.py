@@ -18,7 +18,7 @@ from moe_ops.router import RouterSpec
 
 
 def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> DeepseekModel:
-    """Load the folder `path`. Raises `ConfigError` or `CheckpointError`, each naming all that does not fit."""
+    """Load the folder `path`. Raises `ConfigError` or `CheckpointError`, naming all that does not fit."""
     config = ModelConfig.from_dir(path)
     with torch.inference_mode(), Checkpoint(path) as checkpoint:
         checkpoint.check(expected_shapes(config), ignored_prefixes(config))

@@ -29,8 +29,9 @@ def expected_shapes(config: ModelConfig) -> Shapes:
 
 
 def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
-    """Tensors that may be there and are not used: prediction modules after the last layer, the tied head, and the
-    rotary tables that old files carry."""
+    """Tensors that may be there and are not used: prediction modules after the last layer, the tied head, and
+    the rotary tables that old files carry.
+    """
     first = config.num_hidden_layers
     modules = range(first, first + max(1, config.num_nextn_predict_layers))
     ignored = [f"model.layers.{layer}." for layer in modules]

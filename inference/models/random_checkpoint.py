@@ -1,4 +1,6 @@
-"""Checkpoint folders with random weights, in the published layout: for tests and for timing without a download."""
+"""Checkpoint folders with random weights, in the published layout: for tests and for timing without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,8 @@ def random_checkpoint_write(
 ) -> None:
     """Write `config.json`, weights in `shards` files, and a tokenizer of single bytes.
 
-    Weights are normal with variance `scale`² / inputs, so that activations keep their size through any depth; norms and
-    correction biases differ from their neutral values, so that leaving one out shows.
+    Weights are normal with variance `scale`² / inputs, so that activations keep their size through any depth;
+    norms and correction biases differ from their neutral values, so that leaving one out shows.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(dict(config), indent=2), encoding="utf-8")

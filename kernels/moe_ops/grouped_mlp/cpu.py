@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 from moe_ops.grouped_mlp import reference
 
@@ -13,6 +13,7 @@ _ALIGNMENT_BYTES = 16  # what the grouped product demands of row strides
 def grouped_mlp_(
     out_TD: torch.Tensor,
     x_TD: torch.Tensor,
+    *,
     gate_up_EJD: torch.Tensor,
     down_EDI: torch.Tensor,
     weights_TK: torch.Tensor,
@@ -22,13 +23,20 @@ def grouped_mlp_(
     experts, _, hidden = gate_up_EJD.shape
     width = down_EDI.shape[2]
     if hidden * x_TD.element_size() % _ALIGNMENT_BYTES or width * x_TD.element_size() % _ALIGNMENT_BYTES:
-        return reference.grouped_mlp_(out_TD, x_TD, gate_up_EJD, down_EDI, weights_TK, experts_TK)
+        return reference.grouped_mlp_(
+            out_TD,
+            x_TD,
+            gate_up_EJD=gate_up_EJD,
+            down_EDI=down_EDI,
+            weights_TK=weights_TK,
+            experts_TK=experts_TK,
+        )
     expert_M = experts_TK.flatten()
     order_M = expert_M.argsort(stable=True)  # stable: a token's sum has the same order in any batch
     token_M = order_M.div(experts_TK.shape[1], rounding_mode="floor")
     ends_E = torch.bincount(expert_M, minlength=experts).cumsum(0, dtype=torch.int32)
-    both_MJ = F.grouped_mm(x_TD.index_select(0, token_M), gate_up_EJD.transpose(1, 2), offs=ends_E)
-    act_MI = F.silu(both_MJ[:, :width]).mul_(both_MJ[:, width:])
-    y_MD = F.grouped_mm(act_MI, down_EDI.transpose(1, 2), offs=ends_E)
+    both_MJ = fn.grouped_mm(x_TD.index_select(0, token_M), gate_up_EJD.transpose(1, 2), offs=ends_E)
+    act_MI = fn.silu(both_MJ[:, :width]).mul_(both_MJ[:, width:])
+    y_MD = fn.grouped_mm(act_MI, down_EDI.transpose(1, 2), offs=ends_E)
     weight_M1 = weights_TK.flatten().index_select(0, order_M).unsqueeze(1)
     return out_TD.index_add_(0, token_M, (y_MD * weight_M1).to(out_TD.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 
 def latent_attention(
@@ -21,12 +21,12 @@ def latent_attention(
     mask_B1NS = mask_BNS.unsqueeze(1)
     # Values are whole cache rows: the fused kernel wants keys and values of one width.
     if new == 1:
-        out_B1HC = F.scaled_dot_product_attention(
+        out_B1HC = fn.scaled_dot_product_attention(
             q_BNHC, context_B1SC, context_B1SC, attn_mask=mask_B1NS, scale=scale
         )
         return out_B1HC[..., :latent]
     context_BHSC = context_B1SC.expand(-1, heads, -1, -1)
-    out_BHNC = F.scaled_dot_product_attention(
+    out_BHNC = fn.scaled_dot_product_attention(
         q_BNHC.transpose(1, 2), context_BHSC, context_BHSC, attn_mask=mask_B1NS, scale=scale
     )
     return out_BHNC.transpose(1, 2)[..., :latent]

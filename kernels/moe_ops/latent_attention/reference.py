@@ -16,8 +16,9 @@ def latent_attention(
 ) -> torch.Tensor:
     """Attention-weighted latents of shape (B, N, H, L), where L is `latent`.
 
-    `pages_BP` names each sequence's pages in order, padded with any valid page; `mask_BNS` (S = pages × page size) is 0
-    where a new token may look and −inf elsewhere, with at least one 0 in each row. Softmax in fp32.
+    `pages_BP` names each sequence's pages in order, padded with any valid page; `mask_BNS` (S = pages × page
+    size) is 0 where a new token may look and −inf elsewhere, with at least one 0 in each row. Softmax in
+    fp32.
     """
     context_BSC = cache_PZC[pages_BP].flatten(1, 2)
     scores_BHNS = torch.einsum("bnhc,bsc->bhns", q_BNHC.float(), context_BSC.float()) * scale
@@ -35,10 +36,11 @@ def expanded_attention(
     value: int,
     scale: float,
 ) -> torch.Tensor:
-    """The same attention as published, before absorption: keys and values of every head are computed from the latent.
+    """The same attention as published, before absorption: keys and values of every head are computed from the
+    latent.
 
-    `kv_b_HUL` maps a latent to a head's position-free key and its `value`-wide value (U = their widths together).
-    Returns values of shape (B, N, H, `value`).
+    `kv_b_HUL` maps a latent to a head's position-free key and its `value`-wide value (U = their widths
+    together). Returns values of shape (B, N, H, `value`).
     """
     latent = kv_b_HUL.shape[2]
     both_BSHU = torch.einsum("bsl,hul->bshu", context_BSC[..., :latent], kv_b_HUL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 
 _SUM_EPSILON = 1e-20  # weights may all underflow to zero; 0 / 0 would poison the token
 
@@ -28,10 +28,10 @@ def route(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (fp32) and expert numbers (int64), both of shape (T, K), in no particular order.
 
-    The bias (fp32) decides the choice only; weights come from the unbiased scores. A group's score is its best
-    expert's without a bias, as V2 has it, and the sum of its best two with one, as V3 has it.
+    The bias (fp32) decides the choice only; weights come from the unbiased scores. A group's score is its
+    best expert's without a bias, as V2 has it, and the sum of its best two with one, as V3 has it.
     """
-    logits_TE = F.linear(x_TD.float(), weight_ED.float())
+    logits_TE = fn.linear(x_TD.float(), weight_ED.float())
     scores_TE = logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E
     if spec.groups_kept < spec.groups:
@@ -45,7 +45,7 @@ def route(
 
 def _keep_best_groups(choice_TE: torch.Tensor, spec: RouterSpec, *, best: int) -> torch.Tensor:
     """`choice_TE` with −inf for the experts of all groups but the `groups_kept` with the highest scores."""
-    choice_TGE = choice_TE.unflatten(-1, (spec.groups, -1))
+    choice_TGE = choice_TE.view(len(choice_TE), spec.groups, -1)
     group_TG = choice_TGE.topk(best, dim=-1, sorted=False).values.sum(-1)
     kept_TG = group_TG.topk(spec.groups_kept, dim=-1, sorted=False).indices
     mask_TG = torch.full_like(group_TG, float("-inf")).scatter_(1, kept_TG, 0.0)
