@@ -1,0 +1,81 @@
+"""Start a real process: no shell, its own session, an exact environment, gone when its parent is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from stack.accounts import ServiceAccount
+
+_SHIM = Path(__file__).with_name("exec_shim.py")
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    output: IO[bytes] | int = subprocess.DEVNULL,
+    death_signal: signal.Signals = signal.SIGKILL,
+    account: ServiceAccount | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` with stdout and stderr to ``output``; the pid is the program's own.
+
+    Call it from a thread that lives as long as the process should: the kernel ties the parent-death
+    signal to the calling thread, not to its process.
+    """
+    uid, gid = (account.uid, account.gid) if account else (-1, -1)
+    shim = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(_SHIM),
+        str(os.getpid()),
+        str(int(death_signal)),
+        str(uid),
+        str(gid),
+    ]
+    return subprocess.Popen(
+        [*shim, *argv],
+        env=dict(env),
+        cwd=cwd or "/",
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output != subprocess.DEVNULL else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def run_as(
+    argv: Sequence[str], *, env: Mapping[str, str], account: ServiceAccount | None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``argv`` to its end as ``account`` and capture what it says."""
+    if account is None:
+        return subprocess.run(argv, env=dict(env), cwd="/", capture_output=True, text=True, check=False)
+    return subprocess.run(
+        argv,
+        env=dict(env),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+    )
+
+
+def stop_process(process: subprocess.Popen[bytes], *, by: signal.Signals, deadline_s: float) -> int:
+    """Ask with ``by``, insist with SIGKILL after ``deadline_s``; the exit status."""
+    if process.poll() is None:
+        process.send_signal(by)
+        try:
+            process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()

@@ -1,0 +1,188 @@
+"""Embedded PostgreSQL and Valkey: recovery after a kill, clean stop, no orphans, exact permissions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from stack.accounts import service_account
+from stack.ports import is_listening
+from stack.roles import passwords_load, roles_ensure
+from stack.services import EmbeddedPostgres, EmbeddedValkey, ServiceError
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(folder / "postgres", durable=False).start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def valkey(folder: Path) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(folder / "valkey").start()
+    yield server
+    server.remove()
+
+
+def is_running(pid: int) -> bool:
+    """Whether ``pid`` runs; a corpse that nobody has collected yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pids: list[int], deadline_s: float = 20.0) -> None:
+    deadline = time.monotonic() + deadline_s
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"still running: {[pid for pid in pids if is_running(pid)]}"
+        time.sleep(0.02)
+
+
+def test_postgres_keeps_what_was_committed_through_kill_and_stop(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
+    postgres.kill()
+    postgres.start()
+    with psycopg.connect(postgres.url()) as connection:
+        connection.execute("INSERT INTO kept VALUES (2)")
+    postgres.stop()
+    postgres.start()
+    with psycopg.connect(postgres.url()) as connection:
+        assert connection.execute("SELECT n FROM kept ORDER BY n").fetchall() == [(1,), (2,)]
+
+
+def test_postgres_starts_although_its_old_number_belongs_to_another_program(
+    postgres: EmbeddedPostgres,
+) -> None:
+    postgres.stop()
+    lock = postgres.data / "postmaster.pid"
+    lock.write_text(f"{os.getpid()}\n{postgres.data}\n0\n{postgres.port}\n\n127.0.0.1\n")
+    postgres.start()
+    assert postgres.answers()
+
+
+def test_postgres_left_by_another_supervisor_is_ended_first(postgres: EmbeddedPostgres) -> None:
+    orphan = postgres.pid
+    assert orphan is not None
+    second = EmbeddedPostgres(postgres.folder, durable=False).start()
+    try:
+        assert not is_running(orphan)
+        assert second.answers()
+    finally:
+        second.stop()
+
+
+def test_an_interrupted_first_start_is_repaired(folder: Path) -> None:
+    server = EmbeddedPostgres(folder / "postgres", durable=False)
+    server.prepare()
+    (server.data / "global" / "pg_control").unlink()
+    with server:
+        assert server.answers()
+    server.remove()
+
+
+def test_wrong_password_is_refused_and_secrets_are_private(
+    postgres: EmbeddedPostgres, valkey: EmbeddedValkey
+) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(postgres.url(password="wrong"))
+    wrong = redis.Redis(port=valkey.port, password="wrong")
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        wrong.ping()
+    wrong.close()
+    for server in (postgres, valkey):
+        assert stat.S_IMODE((server.folder / "password").stat().st_mode) == 0o600
+        assert stat.S_IMODE(server.home.stat().st_mode) == 0o700
+        arguments = Path(f"/proc/{server.pid}/cmdline").read_text()
+        assert server.password not in arguments
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_root_runs_servers_as_an_ordinary_user(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> None:
+    account = service_account()
+    assert account is not None
+    for server in (postgres, valkey):
+        assert Path(f"/proc/{server.pid}").stat().st_uid == account.uid != 0
+
+
+def test_valkey_keeps_acknowledged_writes_through_a_kill(valkey: EmbeddedValkey) -> None:
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set("kept", "1")
+    valkey.kill()
+    valkey.start()
+    with redis.Redis.from_url(valkey.url) as client:
+        assert client.get("kept") == b"1"
+
+
+def test_a_taken_port_is_reported_with_the_log(valkey: EmbeddedValkey, folder: Path) -> None:
+    second = EmbeddedValkey(folder / "second", valkey.port)
+    second.folder.mkdir()
+    (second.folder / "password").write_text(valkey.password + "x")
+    with pytest.raises(ServiceError, match=r"(?s)exited with status 1.*ddress already in use"):
+        second.start()
+    second.remove()
+
+
+_PARENT = """
+import sys, time
+from pathlib import Path
+from stack.services import EmbeddedPostgres, EmbeddedValkey
+folder = Path(sys.argv[1])
+servers = [EmbeddedPostgres(folder / "postgres", durable=False).start(), EmbeddedValkey(folder / "valkey").start()]
+print(*(server.pid for server in servers), *(server.port for server in servers), flush=True)
+time.sleep(60)
+"""
+
+
+def test_no_server_outlives_a_killed_parent(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        *pids, postgres_port, valkey_port = (int(word) for word in parent.stdout.readline().split())
+        parent.send_signal(signal.SIGKILL)
+    wait_gone(pids)
+    assert not is_listening(postgres_port)
+    assert not is_listening(valkey_port)
+    for server in (EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey")):
+        with server:
+            assert server.answers()
+        server.remove()
+
+
+def test_roles_are_separate_and_repeatable(folder: Path, postgres: EmbeddedPostgres) -> None:
+    passwords = passwords_load(folder / "roles")
+    urls = roles_ensure(postgres.url(), passwords)
+    assert roles_ensure(postgres.url(), passwords) == urls
+    with psycopg.connect(urls.owner) as connection:
+        connection.execute("CREATE TABLE secret (n int)")
+    for url in (urls.app, urls.system):
+        with psycopg.connect(url, autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles"
+                " WHERE rolname = current_user"
+            ).fetchone()
+            assert row == (False, False, False, False)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT * FROM secret")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE TABLE mine (n int)")
