@@ -108,7 +108,7 @@ def settle_args(
 ) -> tuple[str | bytes | int, ...]:
     """ARGV of ``SETTLE_LUA``. ``event`` is an encoded UsageEvent; empty voids the hold (charge must be 0).
 
-    ``tokens``: prompt + completion tokens used, given back to the key's token bucket where the hold took more.
+    ``tokens``: prompt + completion tokens used; what the hold took beyond them returns to the key's bucket.
     """
     if not event and charge_nano:
         raise ValueError("a charge needs its usage event")

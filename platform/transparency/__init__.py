@@ -1,0 +1,1 @@
+"""What anybody can check: receipts signed by both witnesses. Pure, no Django, knows no prices' meaning."""
