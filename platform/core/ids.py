@@ -1,4 +1,4 @@
-"""Typed, sortable identifiers: ``prefix_`` + 26 characters (48-bit milliseconds, 80 bits of which 79 are random).
+"""Typed, sortable identifiers: ``prefix_`` + 26 characters (48-bit milliseconds, 79 random bits).
 
 The layout is ULID's (Crockford base32, lower case), so ids sort by creation time as text.
 """

@@ -34,7 +34,7 @@ def signing_key_load(path: Path) -> SigningKey:
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(fresh)
-        os.replace(partial, path)
+        partial.replace(path)
     private = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(private, Ed25519PrivateKey):
         raise ValueError(f"{path.name} holds no Ed25519 key")

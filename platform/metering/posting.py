@@ -1,0 +1,206 @@
+"""A batch of events into usage records and transfers: one transaction, exactly once by request id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from core.clock import clock
+from ledger.bulk import (
+    Balance,
+    Owner,
+    TransferDraft,
+    accounts_find,
+    foundation_account,
+    tenant_balances,
+    transfers_insert,
+)
+from metering.intake import Accepted, Posting, Refused
+
+_TEXT_COLUMNS = (
+    "request_id", "tenant_id", "project_id", "api_key_id", "partner_id", "pool_id", "worker_id", "release_id",
+    "offer_id", "model", "endpoint", "finish_reason", "witness",
+)  # fmt: skip
+_NUMBER_COLUMNS = (
+    "prompt_tokens", "cached_tokens", "completion_tokens",
+    "input_nano_per_mtok", "cached_input_nano_per_mtok", "output_nano_per_mtok", "levy_ppm",
+    "share_nano", "levy_nano", "charge_nano",
+)  # fmt: skip
+_TIME_COLUMNS = ("received_at", "first_token_at", "finished_at")
+_JSON_COLUMNS = ("receipt", "decision")
+_COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *_TIME_COLUMNS, *_JSON_COLUMNS)
+_SELECTED = (
+    *_TEXT_COLUMNS,
+    *_NUMBER_COLUMNS,
+    *(f"timestamptz 'epoch' + {name} * interval '1 millisecond'" for name in _TIME_COLUMNS),
+    *(f"{name}::jsonb" for name in _JSON_COLUMNS),
+)
+_TYPES = ("text[]",) * 13 + ("bigint[]",) * 13 + ("text[]",) * 2
+# Names and types are the constants above; every value is a parameter.
+_INSERT = f"""
+    INSERT INTO metering_usagerecord ({", ".join(_COLUMNS)}, posted_at)
+    SELECT {", ".join(_SELECTED)}, %s
+    FROM unnest({", ".join(f"%s::{name}" for name in _TYPES)}) AS event ({", ".join(_COLUMNS)})
+    ON CONFLICT (request_id) DO NOTHING RETURNING request_id
+"""  # noqa: S608 - see above
+_POSTED_CHARGES = (
+    "SELECT request_id, charge_nano FROM metering_usagerecord WHERE request_id = ANY(%s::text[])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch: records that are new, events refused, and balances after the commit."""
+
+    fresh: int = 0
+    refused: tuple[Refused, ...] = ()
+    balances: Mapping[str, Balance] = field(default_factory=dict)
+
+    def merged(self, later: Outcome) -> Outcome:
+        """Both outcomes as one; balances of the later one win."""
+        return Outcome(
+            fresh=self.fresh + later.fresh,
+            refused=self.refused + later.refused,
+            balances={**self.balances, **later.balances},
+        )
+
+
+class Poster:
+    """Posts batches through one connection (autocommit, system role). Account ids never change: kept."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._accounts: dict[Owner, str] = {}
+        self._foundation = ""
+
+    def post(self, batch: Sequence[Accepted]) -> Outcome:
+        """Post ``batch``; what the database refuses is found by halving and told in the outcome.
+
+        Raises psycopg.OperationalError and the like when the fault is not an event's: then nothing of the
+        failed part was posted, and the whole batch may be tried again.
+        """
+        if not batch:
+            return Outcome()
+        try:
+            return self._post_together(batch)
+        except (psycopg.DataError, psycopg.IntegrityError, UnicodeError) as error:
+            if len(batch) == 1:
+                return Outcome(refused=(Refused(batch[0].message, f"the ledger refused it: {error}"),))
+        middle = len(batch) // 2
+        return self.post(batch[:middle]).merged(self.post(batch[middle:]))
+
+    def _post_together(self, batch: Sequence[Accepted]) -> Outcome:
+        # In request order, so that two meters with the same events wait for each other and never in a circle.
+        ordered = sorted(batch, key=lambda accepted: accepted.event.request_id)
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            known, refused = self._split_by_account(cursor, ordered)
+            once = {accepted.event.request_id: accepted.event for accepted in reversed(known)}
+            fresh = _records_insert(cursor, [once[request_id] for request_id in sorted(once)])
+            transfers_insert(cursor, [draft for key in fresh for draft in self._drafts(once[key])])
+            refused += _contradictions(cursor, known, fresh)
+            balances = tenant_balances(cursor, {accepted.event.tenant_id for accepted in known})
+        return Outcome(fresh=len(fresh), refused=tuple(refused), balances=balances)
+
+    def _split_by_account(
+        self, cursor: psycopg.Cursor[Any], batch: Sequence[Accepted]
+    ) -> tuple[list[Accepted], list[Refused]]:
+        owners = {owner for accepted in batch for owner in _owners(accepted.event)}
+        missing = owners - self._accounts.keys()
+        if missing:
+            self._accounts.update(accounts_find(cursor, missing))
+        if not self._foundation:
+            self._foundation = foundation_account(cursor)
+        known: list[Accepted] = []
+        refused: list[Refused] = []
+        for accepted in batch:
+            absent = [owner for owner in _owners(accepted.event) if owner not in self._accounts]
+            if absent:
+                refused.append(Refused(accepted.message, f"no ledger account for {absent[0]}"))
+            else:
+                known.append(accepted)
+        return known, refused
+
+    def _drafts(self, event: Posting) -> list[TransferDraft]:
+        tenant, partner = (self._accounts[owner] for owner in _owners(event))
+        legs = (
+            ("share", partner, event.charge.share_nano),
+            ("levy", self._foundation, event.charge.levy_nano),
+        )
+        return [
+            TransferDraft(
+                debit=tenant,
+                credit=credit,
+                amount_nano=amount_nano,
+                kind=f"usage_{leg}",
+                reference=event.request_id,
+                idempotency_key=f"usage:{event.request_id}:{leg}",
+                tenant_id=event.tenant_id,
+            )
+            for leg, credit, amount_nano in legs
+            if amount_nano
+        ]
+
+
+def _owners(event: Posting) -> tuple[Owner, Owner]:
+    return ("tenant", event.tenant_id), ("partner", event.partner_id)
+
+
+def _records_insert(cursor: psycopg.Cursor[Any], events: Sequence[Posting]) -> list[str]:
+    """Insert what is not there yet; returns the request ids that were."""
+    if not events:
+        return []
+    columns = zip(*map(_row, events), strict=True)
+    cursor.execute(_INSERT, (clock.now(), *map(list, columns)))
+    return [row[0] for row in cursor]
+
+
+def _row(event: Posting) -> tuple[object, ...]:
+    price, charge = event.price, event.charge
+    return (
+        event.request_id,
+        event.tenant_id,
+        event.project_id,
+        event.api_key_id,
+        event.partner_id,
+        event.pool_id,
+        event.worker_id,
+        event.release_id,
+        price.offer_id,
+        event.model,
+        event.endpoint,
+        event.finish_reason,
+        event.witness,
+        event.prompt_tokens,
+        event.cached_tokens,
+        event.completion_tokens,
+        price.input_nano_per_mtok,
+        price.cached_input_nano_per_mtok,
+        price.output_nano_per_mtok,
+        price.levy_ppm,
+        charge.share_nano,
+        charge.levy_nano,
+        charge.charge_nano,
+        event.received_at_ms,
+        event.first_token_at_ms,
+        event.finished_at_ms,
+        bytes(event.receipt).decode(),
+        bytes(event.decision).decode(),
+    )
+
+
+def _contradictions(
+    cursor: psycopg.Cursor[Any], batch: Sequence[Accepted], fresh: Sequence[str]
+) -> list[Refused]:
+    """Repeats whose charge differs from the record: the record stands, the repeat goes to the dead."""
+    if len(fresh) == len(batch):
+        return []
+    cursor.execute(_POSTED_CHARGES, ([accepted.event.request_id for accepted in batch],))
+    posted: dict[str, int] = dict(cursor.fetchall())
+    return [
+        Refused(accepted.message, f"posted before with charge {posted[accepted.event.request_id]}")
+        for accepted in batch
+        if posted[accepted.event.request_id] != accepted.event.charge.charge_nano
+    ]
