@@ -98,7 +98,7 @@ def service_home(folder: Path, account: ServiceAccount | None) -> Path:
         home.chmod(0o700)
         return home
     if not can_reach(account, home.parent):
-        raise RuntimeError(f"{folder} was made where user {account.name!r} cannot reach it: move or remove it")
+        raise RuntimeError(f"{folder} was made where user {account.name!r} cannot reach it: remove it")
     if home.stat().st_uid != account.uid:
         os.chown(home, account.uid, account.gid)
     home.chmod(0o700)

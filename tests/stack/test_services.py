@@ -28,11 +28,19 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def postgres(folder: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(folder / "postgres", durable=False).start()
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(Path(tempfile.mkdtemp()), durable=False)
     yield server
     server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """One server for the module, running whatever the test before did to it."""
+    if postgres_server.pid is None:
+        postgres_server.start()
+    return postgres_server
 
 
 @pytest.fixture
@@ -57,7 +65,8 @@ def wait_gone(pids: list[int], deadline_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def test_postgres_keeps_what_was_committed_through_kill_and_stop(postgres: EmbeddedPostgres) -> None:
+def test_postgres_keeps_what_was_committed_through_kill_and_stop(folder: Path) -> None:
+    postgres = EmbeddedPostgres(folder / "postgres").start()
     with psycopg.connect(postgres.url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
     postgres.kill()
@@ -68,6 +77,7 @@ def test_postgres_keeps_what_was_committed_through_kill_and_stop(postgres: Embed
     postgres.start()
     with psycopg.connect(postgres.url()) as connection:
         assert connection.execute("SELECT n FROM kept ORDER BY n").fetchall() == [(1,), (2,)]
+    postgres.remove()
 
 
 def test_postgres_starts_although_its_old_number_belongs_to_another_program(
@@ -147,8 +157,8 @@ import sys, time
 from pathlib import Path
 from stack.services import EmbeddedPostgres, EmbeddedValkey
 folder = Path(sys.argv[1])
-servers = [EmbeddedPostgres(folder / "postgres", durable=False).start(), EmbeddedValkey(folder / "valkey").start()]
-print(*(server.pid for server in servers), *(server.port for server in servers), flush=True)
+servers = [EmbeddedPostgres(folder / "postgres", durable=False), EmbeddedValkey(folder / "valkey")]
+print(*(server.start().pid for server in servers), *(server.port for server in servers), flush=True)
 time.sleep(60)
 """
 
