@@ -25,6 +25,10 @@ class Tenant(models.Model):
         return self.name
 
 
+class UserManager(BaseUserManager["User"]):
+    """Finds people by email; ``services.user_create`` makes them."""
+
+
 class User(AbstractBaseUser):
     """A person who signs in by email. ``partner_id`` is set for staff of a partner cloud."""
 
@@ -38,7 +42,7 @@ class User(AbstractBaseUser):
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
-    objects: ClassVar[BaseUserManager[User]] = BaseUserManager()
+    objects: ClassVar[UserManager] = UserManager()
 
     class Meta:
         constraints: ClassVar = [
