@@ -66,6 +66,7 @@ def wait_gone(pids: list[int], deadline_s: float = 20.0) -> None:
 
 
 def test_postgres_keeps_what_was_committed_through_kill_and_stop(folder: Path) -> None:
+    EmbeddedPostgres(folder / "postgres", durable=False).prepare()  # spares the slow sync of new files
     postgres = EmbeddedPostgres(folder / "postgres").start()
     with psycopg.connect(postgres.url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
