@@ -1,0 +1,1 @@
+"""How a worker belongs to the utility: enrolment, identity, heartbeats."""

@@ -1,0 +1,99 @@
+"""The command line of a worker."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.engine.types import EngineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How one worker process was started. ``port`` 0 takes a free one."""
+
+    name: str
+    model_dir: Path
+    release: str
+    control_url: str
+    token_file: Path
+    state_dir: Path
+    host: str
+    port: int
+    public_url: str | None
+    engine: EngineConfig
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where the journal's segments lie."""
+        return self.state_dir / "journal"
+
+    @property
+    def key_file(self) -> Path:
+        """The worker's private key."""
+        return self.state_dir / "signing.pem"
+
+    @property
+    def identity_file(self) -> Path:
+        """What the control plane answered at enrolment."""
+        return self.state_dir / "identity.json"
+
+
+def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
+    """Read the command line; prints usage and exits with status 2 when it is wrong."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        engine = EngineConfig(
+            page_size=parsed.page_size,
+            pages=parsed.pages,
+            max_running=parsed.max_running,
+            step_token_budget=parsed.step_token_budget,
+            threads=parsed.threads,
+            dtype=parsed.dtype,
+            max_queued=parsed.max_queued,
+        )
+    except ValueError as error:
+        _parser().error(str(error))
+    return WorkerOptions(
+        name=parsed.name,
+        model_dir=parsed.model_dir,
+        release=parsed.release,
+        control_url=parsed.control_url.rstrip("/"),
+        token_file=parsed.token_file,
+        state_dir=parsed.state_dir,
+        host=parsed.host,
+        port=parsed.port,
+        public_url=parsed.public_url,
+        engine=engine,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m inference.worker", description="Serve one release and sign what was served."
+    )
+    text = parser.add_argument
+    text("--name", required=True, help="shown in the console and in logs")
+    text("--model-dir", required=True, type=Path, help="checkpoint folder of the release")
+    text("--release", required=True, help="slug of the release, which is the model's name for clients")
+    text("--control-url", required=True, help="base URL of the control plane")
+    text(
+        "--token-file",
+        required=True,
+        type=Path,
+        help="one-time enrolment token; waited for at the first start",
+    )
+    text("--state-dir", required=True, type=Path, help="key, identity and journal; keep it across restarts")
+    text("--host", default="127.0.0.1", help="address to listen on")
+    text("--port", required=True, type=int, help="port to listen on; 0 takes a free one")
+    text("--public-url", help="base URL gateways reach this worker at (default: http://HOST:PORT)")
+    sizes = parser.add_argument_group("engine")
+    defaults = EngineConfig()
+    for name in ("page_size", "pages", "max_running", "step_token_budget", "threads", "max_queued"):
+        sizes.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name), metavar="N"
+        )
+    sizes.add_argument("--dtype", choices=("float32", "bfloat16"), default=defaults.dtype)
+    return parser

@@ -1,0 +1,45 @@
+"""What the worker needs of an engine, so that the HTTP layer can be tested with any of this shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
+
+
+class TokenizerPort(Protocol):
+    """Text to token ids. Control tokens spelled in a caller's text stay ordinary text."""
+
+    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+        """Token ids of plain text, after the begin-of-sequence token if ``add_bos``."""
+
+    def encode_chat(self, messages: list[dict[str, object]]) -> list[int]:
+        """Token ids of a conversation up to where the answer begins. ValueError if the template refuses."""
+
+    def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
+        """Token ids that ask for the text between the two. ValueError if the model has no such tokens."""
+
+
+class EnginePort(Protocol):
+    """Continuous batching behind one async generator a request."""
+
+    @property
+    def tokenizer(self) -> TokenizerPort:
+        """The release's own tokenizer."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Prompt and completion together, in tokens."""
+
+    async def start(self) -> None:
+        """Begin to run steps."""
+
+    async def close(self) -> None:
+        """Cancel what runs and stop."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        """Events until one has a finish reason; closing it cancels. Raises RequestRejected at once."""
+
+    def stats(self) -> EngineStats:
+        """Figures after the latest step."""

@@ -1,0 +1,1 @@
+"""The OpenAI wire format, in and out; free of engine and network."""
