@@ -1,0 +1,122 @@
+"""Question/answer pairs from the standard library's docstrings, and their layout as chat documents."""
+
+from __future__ import annotations
+
+import ast
+import random
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tokenizers import Tokenizer
+
+from inference.train import questions
+from inference.train.corpus import SourceText
+from inference.train.library import Entry, entries_of, first_paragraph, user_name
+from inference.train.packing import Document
+from inference.train.vocabulary import SpecialIds
+
+_RARE = ("idlelib", "lib2to3", "distutils", "turtledemo", "tkinter", "turtle", "pydoc", "ensurepip")
+_SELF_REPEATS = 6
+_FREQUENT_QUESTIONS = 5
+_CODE_CHARACTERS_MAX = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One question and its answer."""
+
+    question: str
+    answer: str
+
+
+def pairs_make(texts: Sequence[SourceText], *, seed: int = 7) -> list[Pair]:
+    """Pairs about everything documented in `texts`, module-level names more often, plus nano's own introduction."""
+    rng = random.Random(seed)
+    entries: dict[str, Entry] = {}
+    for source in texts:
+        for entry in entries_of(source):
+            named = replace(entry, name=user_name(entry.name))
+            known = entries.get(named.name)
+            if not named.name.startswith(_RARE) and (known is None or not known.signature):
+                entries[named.name] = named
+    pairs = [pair for entry in entries.values() for pair in _about(entry, rng)]
+    pairs += [pair for source in texts for pair in _written(source, rng)]
+    pairs += [Pair(*item) for item in questions.SELF for _ in range(_SELF_REPEATS)]
+    return pairs
+
+
+def chat_documents(pairs: Iterable[Pair], tokenizer: Tokenizer, *, seed: int = 7) -> list[Document]:
+    """Pairs as chat documents: some with a system message, some after an earlier turn; only the answer is learned."""
+    rng, special = random.Random(seed), SpecialIds.of(tokenizer)
+    documents: list[Document] = []
+    earlier: Pair | None = None
+    for pair in pairs:
+        prompt = [special.bos]
+        if rng.random() < 0.1:
+            prompt += _ids(tokenizer, rng.choice(questions.SYSTEM))
+        if earlier is not None and rng.random() < 0.15:
+            prompt += _turn(earlier, tokenizer, special)
+        turn = _turn(pair, tokenizer, special)
+        learn_from = len(prompt) + turn.index(special.assistant) + 1
+        documents.append(Document([*prompt, *turn], learn_from=learn_from))
+        earlier = pair
+    return documents
+
+
+def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
+    """The questions asked about one entry: five for what people use most, two for the rest."""
+    depth = entry.name.count(".")
+    frequent = entry.kind == "module" or (entry.kind != "method" and depth <= 1)
+    templates: list[tuple[str, str]] = []
+    if entry.kind == "module":
+        templates = [(template, entry.summary) for template in questions.MODULE]
+    else:
+        templates = [(template, entry.summary) for template in questions.WHAT]
+        if entry.signature:
+            block = f"```python\n{entry.signature}\n```"
+            templates += [(template, block) for template in questions.SIGNATURE]
+            templates += [(template, f"{block}\n{entry.summary}") for template in questions.USE]
+    count = min(len(templates), _FREQUENT_QUESTIONS if frequent else 2)
+    chosen = [templates[0], *rng.sample(templates[1:], count - 1)] if frequent else rng.sample(templates, count)
+    for template, answer in chosen:
+        yield Pair(template.format(name=entry.name, kind=entry.kind), answer)
+    if frequent and entry.kind == "function" and (task := _task(entry.summary)):
+        yield Pair(rng.choice(questions.TASK).format(task=task), f"Use `{entry.name}`. {entry.summary}")
+
+
+def _task(summary: str) -> str:
+    """`Remove any …` as `remove any …`; "" when the summary is not a short imperative."""
+    sentence = summary.split(". ")[0].rstrip(".").replace("`", "")
+    first = sentence.split(" ", 1)[0]
+    imperative = first.isalpha() and first.istitle() and not first.endswith("s")
+    usable = imperative and 12 < len(sentence) < 90 and first not in ("A", "An", "The", "This", "If", "Like", "For")
+    return sentence[0].lower() + sentence[1:] if usable else ""
+
+
+def _written(source: SourceText, rng: random.Random) -> Iterator[Pair]:
+    """Short documented functions as "write it" pairs."""
+    if not source.name.endswith(".py") or source.name.startswith(_RARE):
+        return
+    try:
+        tree = ast.parse(source.text)
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        summary = first_paragraph(ast.get_docstring(node) or "", characters_max=160)
+        code = textwrap.dedent(ast.get_source_segment(source.text, node, padded=True) or "")
+        if summary and code.startswith("def ") and len(code) <= _CODE_CHARACTERS_MAX:
+            question = rng.choice(questions.WRITE).format(short=node.name, summary=summary)
+            yield Pair(question, f"```python\n{code.rstrip()}\n```")
+
+
+def _turn(pair: Pair, tokenizer: Tokenizer, special: SpecialIds) -> list[int]:
+    asked, answered = _ids(tokenizer, pair.question), _ids(tokenizer, pair.answer)
+    return [special.user, *asked, special.assistant, *answered, special.eos]
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
