@@ -1,8 +1,8 @@
-"""Create or repair ``.venv`` and install the pinned dependencies. Run by any Python 3; standard library only.
+"""Create or repair ``.venv`` with the pinned dependencies. Run by any Python 3; standard library only.
 
-``setup_env.py [--dev]`` does nothing when a stamp in ``.venv`` matches ``pyproject.toml``, ``constraints.txt``
-and the set asked for. The stamp is removed before anything changes and written last, so an interrupted
-installation is finished by the next run.
+``setup_env.py [--dev]`` does nothing when a stamp in ``.venv`` matches ``pyproject.toml``,
+``constraints.txt`` and the set asked for. The stamp is removed before anything changes and written last, so an
+interrupted installation is finished by the next run.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def interpreter_problem(command: str) -> str | None:
 
 
 def interpreter_find() -> str:
-    """The first suitable Python: the one running this, then those on PATH. Raises SetupError with all reasons."""
+    """The first suitable Python, this one before those on PATH. Raises SetupError with all reasons."""
     problems = []
     for command in (sys.executable, *_CANDIDATES):
         problem = interpreter_problem(command)
@@ -178,6 +178,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 8):
-        sys.exit("setup: this Python is older than 3.8; install Python 3.11 or newer, then run make again")
     sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from stack.accounts import ServiceAccount
 
@@ -20,7 +19,7 @@ def spawn(
     *,
     env: Mapping[str, str],
     cwd: Path | None = None,
-    output: IO[bytes] | int = subprocess.DEVNULL,
+    output: int = subprocess.DEVNULL,
     death_signal: signal.Signals = signal.SIGKILL,
     account: ServiceAccount | None = None,
 ) -> subprocess.Popen[bytes]:

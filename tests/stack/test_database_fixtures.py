@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from django.db import connections
-from tenants.models import Tenant
 
 from stack.roles import APP, SYSTEM
+from tenants.models import Tenant
 
 
 @pytest.mark.django_db

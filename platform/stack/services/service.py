@@ -73,22 +73,23 @@ class Service(ABC):
         """The server's whole environment: nothing of ours leaks into it."""
         return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(self.home)}
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        """Start the process without waiting for it; for a supervisor that watches it itself."""
+    def launch(self, output: int) -> subprocess.Popen[bytes]:
+        """Start the process, writing to descriptor ``output``, without waiting for it to answer."""
         self.prepare()
-        with self.log_path.open("ab") as log:
-            self.process = spawn(
-                self.command(),
-                env=self.environment(),
-                output=log,
-                death_signal=self.death_signal,
-                account=self.account,
-            )
+        self.process = spawn(
+            self.command(),
+            env=self.environment(),
+            output=output,
+            death_signal=self.death_signal,
+            account=self.account,
+        )
         return self.process
 
     def start(self) -> Self:
         """Start the server and wait until it answers. Raises ServiceError."""
-        process = self.launch()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log:
+            process = self.launch(log.fileno())
         deadline = time.monotonic() + START_DEADLINE_S
         while not self.answers():
             if process.poll() is not None:
