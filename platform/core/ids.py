@@ -36,6 +36,11 @@ def new_ids(prefix: str, count: int) -> list[str]:
     return [head + _random_chars(start + step) for step in range(count)]
 
 
+def id_floor(prefix: str, at_ms: int) -> str:
+    """The smallest id that can be made at ``at_ms``: bounds a range of ids by time."""
+    return f"{prefix}_{_time_chars(at_ms)}{_random_chars(0)}"
+
+
 @lru_cache(maxsize=8)
 def _time_chars(now_ms: int) -> str:
     return "".join(_ALPHABET[(now_ms >> shift) & 31] for shift in range(45, -1, -5))

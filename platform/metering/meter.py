@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Meter:
-    """``step`` may raise at any point when PostgreSQL or Redis is away; call ``recover``, then go on."""
+    """``step`` raises when PostgreSQL or Redis is away; a new Meter of the same consumer then goes on."""
 
     def __init__(
         self, stream: UsageStream, poster: Poster, *, batch: int = BATCH, block_ms: int = BLOCK_MS
@@ -31,11 +31,6 @@ class Meter:
         self._block_ms = block_ms
         self._recovering = True
         self._claim_at = 0.0
-
-    def recover(self, poster: Poster | None = None) -> None:
-        """Begin again with what this consumer was given and has not finished; ``poster`` is a new connection's."""
-        self._recovering = True
-        self._poster = poster or self._poster
 
     def step(self) -> int:
         """One batch from stream to ledger; returns how many messages it finished (0: nothing came)."""

@@ -50,7 +50,7 @@ class OrphanHolds:
         now_ms = clock.now_ms()
         alive: dict[str, bool] = {}
         for request_id, created_ms in self._older_than(now_ms - ORPHAN_AFTER_MS):
-            fields: dict[bytes, bytes] = self._client.hgetall(redis_keys.hold(request_id))
+            fields: Any = self._client.hgetall(redis_keys.hold(request_id))
             if not fields:
                 continue  # settled since it was listed
             gateway_id = fields.get(b"gateway_id", b"").decode(errors="replace")

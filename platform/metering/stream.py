@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,16 @@ class UsageStream:
 
     def abandoned(self, *, limit: int, idle_ms: int = CLAIM_IDLE_MS) -> list[Message]:
         """Take over messages whose consumer has been silent for ``idle_ms``."""
-        reply: Any = self._grouped(
-            "XAUTOCLAIM",
-            redis_keys.USAGE_STREAM,
-            redis_keys.METER_GROUP,
-            self._consumer,
-            idle_ms,
-            "0-0",
-            "COUNT",
-            limit,
+        reply = self._grouped(
+            lambda: self._client.xautoclaim(
+                redis_keys.USAGE_STREAM,
+                redis_keys.METER_GROUP,
+                self._consumer,
+                min_idle_time=idle_ms,
+                count=limit,
+            )
         )
-        return _messages(reply[1]) if reply else []
+        return _messages(reply[1])
 
     def drop(self, messages: Sequence[Message], balances: Mapping[str, Balance]) -> int:
         """Finish posted ``messages`` and publish ``balances`` by tenant. Returns how many it dropped."""
@@ -90,25 +89,21 @@ class UsageStream:
         return int(self._client.xlen(redis_keys.USAGE_STREAM))
 
     def _read(self, after: str, *, limit: int, block_ms: int | None) -> list[Message]:
-        block = () if block_ms is None else ("BLOCK", block_ms)
-        reply: Any = self._grouped(
-            "XREADGROUP",
-            "GROUP",
-            redis_keys.METER_GROUP,
-            self._consumer,
-            "COUNT",
-            limit,
-            *block,
-            "STREAMS",
-            redis_keys.USAGE_STREAM,
-            after,
+        reply = self._grouped(
+            lambda: self._client.xreadgroup(
+                redis_keys.METER_GROUP,
+                self._consumer,
+                {redis_keys.USAGE_STREAM: after},
+                count=limit,
+                block=block_ms,
+            )
         )
         return _messages(reply[0][1]) if reply else []
 
-    def _grouped(self, *command: str | int) -> Any:
+    def _grouped(self, command: Callable[[], Any]) -> Any:
         """Run a group command; make the group first where Redis does not know it (new, or lost its data)."""
         try:
-            return self._client.execute_command(*command)
+            return command()
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -117,7 +112,7 @@ class UsageStream:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        return self._client.execute_command(*command)
+        return command()
 
 
 def _messages(entries: list[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Message]:
