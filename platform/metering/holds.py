@@ -92,7 +92,7 @@ def hold_parse(request_id: str, fields: Mapping[bytes, bytes]) -> Hold:
 
 
 def settle_keys(*, request_id: str, tenant_id: str, key_id: str) -> tuple[str, ...]:
-    """KEYS of ``SETTLE_LUA``."""
+    """KEYS of ``SETTLE_LUA``. Tenant and key may be empty when voiding: a hold knows its own."""
     return (
         redis_keys.settled(request_id),
         redis_keys.hold(request_id),
@@ -112,4 +112,5 @@ def settle_args(
     """
     if not event and charge_nano:
         raise ValueError("a charge needs its usage event")
-    return (request_id, charge_nano, tokens, event, SETTLED_TTL_S)
+    prefixes = (redis_keys.account(""), redis_keys.bucket(""))
+    return (request_id, charge_nano, tokens, event, SETTLED_TTL_S, *prefixes)
