@@ -79,5 +79,6 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     expires_at_ms: int | None = None
     requests_per_minute: int = 6000
+    tokens_per_minute: int = 10_000_000
     max_concurrency: int = 512
     models: tuple[str, ...] | None = None
