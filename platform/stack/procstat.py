@@ -10,6 +10,14 @@ from pathlib import Path
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+def is_running(pid: int) -> bool:
+    """Whether ``pid`` runs; a corpse that nobody has collected yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """``cpu_percent`` of one core since the last look (None at the first), resident memory in bytes."""

@@ -1,8 +1,8 @@
 """Create or repair ``.venv`` with the pinned dependencies. Run by any Python 3; standard library only.
 
 ``setup_env.py [--dev]`` does nothing when a stamp in ``.venv`` matches ``pyproject.toml``,
-``constraints.txt`` and the set asked for. The stamp is removed before anything changes and written last, so an
-interrupted installation is finished by the next run.
+``constraints.txt`` and the set asked for. The stamp is removed before anything changes and written last, so
+an interrupted installation is finished by the next run.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import redis
 
 from stack.accounts import service_account
 from stack.ports import is_listening
+from stack.procstat import is_running
 from stack.roles import passwords_load, roles_ensure
 from stack.services import EmbeddedPostgres, EmbeddedValkey, ServiceError
 
@@ -48,14 +49,6 @@ def valkey(folder: Path) -> Iterator[EmbeddedValkey]:
     server = EmbeddedValkey(folder / "valkey").start()
     yield server
     server.remove()
-
-
-def is_running(pid: int) -> bool:
-    """Whether ``pid`` runs; a corpse that nobody has collected yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def wait_gone(pids: list[int], deadline_s: float = 20.0) -> None:

@@ -10,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from stack.logfile import LogCollector, summarise
 from stack.ports import free_port
+from stack.procstat import is_running
 from stack.programs import Program, python_program
 from stack.supervisor import StartError, Supervisor
 
@@ -97,13 +100,12 @@ def test_a_program_that_never_works_is_reported_with_its_log(tmp_path: Path) -> 
 
 
 def test_each_further_crash_waits_longer(tmp_path: Path) -> None:
-    starts = tmp_path / "starts"
     code = "import sys, time; open(sys.argv[2] + '.starts', 'a').write(f'{time.monotonic()}\\n'); sys.exit(3)"
     starts = tmp_path / "order.starts"
     with supervised(tmp_path, server("flapping", tmp_path, code=code)) as supervisor:
         until(supervisor, lambda: starts.exists() and len(starts.read_text().split()) >= 4)
     times = [float(line) for line in starts.read_text().split()]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     for gap, least_s in zip(gaps, (0.1, 0.2, 0.4), strict=False):
         assert gap >= least_s
 
@@ -119,10 +121,7 @@ def test_a_missing_program_is_a_crash_not_an_exception(tmp_path: Path) -> None:
 
 
 def test_stages_stop_in_order_and_the_stubborn_are_ended(tmp_path: Path) -> None:
-    stubborn_code = _SERVER.replace(
-        "signal.signal(signal.SIGTERM, leave)", "signal.signal(signal.SIGTERM, 1)"
-    )
-    stubborn_code = stubborn_code.replace("SIGTERM, 1", "SIGTERM, signal.SIG_IGN")
+    stubborn_code = _SERVER.replace("SIGTERM, leave", "SIGTERM, signal.SIG_IGN")
     port = free_port()
     stubborn = python_program(
         "stubborn",
@@ -140,12 +139,12 @@ def test_stages_stop_in_order_and_the_stubborn_are_ended(tmp_path: Path) -> None
     assert (tmp_path / "order").read_text().split() == ["first", "last"]
     for pid in pids:
         assert pid is not None
-        assert not Path(f"/proc/{pid}").exists()
+        assert not is_running(pid)
 
 
 def test_output_is_kept_and_summarised(tmp_path: Path) -> None:
     with supervised(tmp_path, server("talker", tmp_path)) as supervisor:
-        until(supervisor, lambda: (tmp_path / "log" / "talker.log").exists())
+        until(supervisor, (tmp_path / "log" / "talker.log").exists)
         until(supervisor, lambda: "hello" in (tmp_path / "log" / "talker.log").read_text())
         assert "from talker" in supervisor.tail("talker")
 
@@ -153,11 +152,10 @@ def test_output_is_kept_and_summarised(tmp_path: Path) -> None:
 _PARENT = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {here!r})
 from stack.programs import python_program
 from stack.supervisor import Supervisor
 code = "import time; time.sleep(60)"
-programs = [python_program(n, ["-c", code], port=1, stage=0, env={{}}, cwd=Path("/")) for n in ("a", "b")]
+programs = [python_program(n, ["-c", code], port=1, stage=0, env={}, cwd=Path("/")) for n in ("a", "b")]
 supervisor = Supervisor(programs, Path(sys.argv[1]))
 supervisor.start()
 supervisor.tick()
@@ -167,26 +165,17 @@ time.sleep(60)
 
 
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
-    code = _PARENT.format(here="")
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    command = [sys.executable, "-c", _PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         time.sleep(0.3)  # let the children pass from the shim into their program
         parent.kill()
     limit = time.monotonic() + 10
-    while any(_runs(pid) for pid in pids):
+    while any(is_running(pid) for pid in pids):
         assert time.monotonic() < limit
         time.sleep(0.02)
     assert len(pids) == 2
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize(
@@ -199,14 +188,10 @@ def _runs(pid: int) -> bool:
     ],
 )
 def test_lines_are_summarised(line: str, expected: tuple[str, str]) -> None:
-    from stack.logfile import summarise
-
     assert summarise(line) == expected
 
 
 def test_logs_rotate_by_size(tmp_path: Path) -> None:
-    from stack.logfile import LogCollector
-
     log = LogCollector(tmp_path / "x.log", max_bytes=200)
     with os.fdopen(log.open_pipe(), "wb") as pipe:
         for number in range(30):
