@@ -1,0 +1,1 @@
+"""Web pages for tenants and foundation admins: thin views over services and selectors."""

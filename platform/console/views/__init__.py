@@ -1,0 +1,1 @@
+"""Views: they read the request, call a service or selector, and render."""
