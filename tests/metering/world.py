@@ -24,7 +24,7 @@ PRICE = Price(
     output_nano_per_mtok=123_456_789,
     levy_ppm=50_000,
 )
-FOUNDATION = "fnd"
+FOUNDATION = "foundation"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class World:
 
     def open(self, credit_nano: int) -> World:
         """Open the accounts and grant ``credit_nano``; publish it to Redis as the directory would."""
-        outside = self._account("external", "outside", None)
+        outside = self._account("external", "external", None)
         self._account("foundation", FOUNDATION, None)
         self._account("partner", self.partner_id, None)
         tenant = self._account("tenant", self.tenant_id, self.tenant_id)
@@ -101,7 +101,7 @@ class World:
         """Set ``amount_nano`` aside as admission does; returns the request id."""
         request_id = new_id("req")
         created_ms = int(fields.pop("created_ms", clock.now_ms()))
-        mapping = {
+        mapping: Any = {
             "tenant_id": self.tenant_id,
             "project_id": new_id("prj"),
             "key_id": self.key_id,
@@ -121,7 +121,7 @@ class World:
 
     def account(self) -> dict[str, int]:
         """The tenant's account hash in Redis as numbers."""
-        raw: dict[bytes, bytes] = self.redis.hgetall(redis_keys.account(self.tenant_id))
+        raw: Any = self.redis.hgetall(redis_keys.account(self.tenant_id))
         return {name.decode(): int(value) for name, value in raw.items()}
 
     def available(self) -> int:
