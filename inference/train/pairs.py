@@ -102,11 +102,12 @@ def _written(source: SourceText, rng: random.Random) -> Iterator[Pair]:
         tree = ast.parse(source.text)
     except SyntaxError:
         return
+    lines = source.text.split("\n")
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
             continue
         summary = first_paragraph(ast.get_docstring(node) or "", characters_max=160)
-        code = textwrap.dedent(ast.get_source_segment(source.text, node, padded=True) or "")
+        code = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))
         if summary and code.startswith("def ") and len(code) <= _CODE_CHARACTERS_MAX:
             question = rng.choice(questions.WRITE).format(short=node.name, summary=summary)
             yield Pair(question, f"```python\n{code.rstrip()}\n```")
