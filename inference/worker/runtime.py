@@ -96,7 +96,7 @@ class Runtime:
         return self.service
 
     def require_bearer(self, authorization: str | None) -> None:
-        """Let through the holder of the dispatch token. Raises RefusalError (401), or 503 before enrolment."""
+        """Let through the holder of the dispatch token. Raises RefusalError (401; 503 while starting)."""
         if self.service is None:
             raise overloaded("This worker is starting. Try again.")
         expected = f"Bearer {self.service.enrolment.dispatch_token}"

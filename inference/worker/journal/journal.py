@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from bisect import bisect_right
@@ -100,7 +101,8 @@ class Journal:
     def _undo(self, size: int, error: OSError) -> None:
         """Take back a half-written line, so that the file stays readable; then refuse to go on."""
         self.broken = f"the journal cannot be written: {error.strerror}"
-        os.ftruncate(self._descriptor, size)
+        with contextlib.suppress(OSError):  # the next start cuts it off
+            os.ftruncate(self._descriptor, size)
         raise JournalError(self.broken) from error
 
     def _rotate(self) -> None:

@@ -27,7 +27,7 @@ class Recovered:
 
 
 def journal_recover(folder: Path, public_text: str) -> Recovered:
-    """Read and verify the journal in ``folder``. Raises JournalCorruptError naming the entry that does not fit."""
+    """Read and verify the journal in ``folder``. Raises JournalCorruptError."""
     found = Recovered()
     paths = segment_paths(folder)
     for path in paths:

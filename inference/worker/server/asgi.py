@@ -43,7 +43,7 @@ def query_int(scope: Scope, name: str, *, default: int, low: int, high: int) -> 
 
 
 async def body_read(scope: Scope, receive: Receive) -> bytes:
-    """The request body. Raises RefusalError (413) beyond MAX_BODY_BYTES, ClientGoneError when it never completes."""
+    """The request body. Raises RefusalError (413) or ClientGoneError."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()

@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any, cast
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from inference.engine.types import GenerationRequest, RequestRejected, TokenEvent
 from inference.messages import HEADER_REQUEST_ID, SignedEntry
-from inference.worker.journal.errors import JournalError
 from inference.worker.logs import log_event
 from inference.worker.prompts import duplicate, rejection_refusal, request_prepare
 from inference.worker.protocol.calls import Call, Endpoint
 from inference.worker.protocol.frames import Heading
 from inference.worker.protocol.parse import call_parse
 from inference.worker.refusal import RefusalError, fault, invalid, overloaded
-from inference.worker.runtime import Runtime, Service
+from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive, Scope, Send, body_read, header
 from inference.worker.server.flight import Flight
+from inference.worker.server.record import flight_journal
+from inference.worker.server.scopes import (
+    CLIENT_GONE,
+    background,
+    current_task,
+    keep_alive,
+    registered,
+    watching,
+)
 from inference.worker.server.writers import StreamWriter, WholeWriter, Writer
 from inference.worker.times import now_ms
-
-KEEP_ALIVE_S = 10.0
-CLIENT_GONE = "client_gone"
 
 _REQUEST_ID = re.compile(r"req_[0-9a-z]{1,64}")
 
@@ -44,12 +48,12 @@ async def generation_serve(
         raise RefusalError(404, message, param="model", code="model_not_found")
     service = runtime.serving()
     request = await request_prepare(call, request_id, service.engine)
-    flight = Flight(request_id, endpoint, received_at_ms, _current_task())
+    flight = Flight(request_id, endpoint, received_at_ms, current_task())
     events = _admit(runtime, request)
     writer = _writer(call, send, flight, service.release_digest)
-    with _registered(runtime, flight), _watching(receive, flight):
+    with registered(runtime, flight), watching(receive, flight):
         last_text = await _relay(flight, events, writer, runtime)
-        signed = _journal(service, flight, runtime)
+        signed = flight_journal(service, flight, runtime)
         if flight.cause != CLIENT_GONE:
             await _conclude(flight, writer, last_text, signed)
 
@@ -73,7 +77,7 @@ async def _relay(
     """Pass events on until the last one, whose text is returned; it leaves together with the receipt."""
     text = ""
     try:
-        with _background(_keep_alive(writer)) as keeper:
+        with background(keep_alive(writer)) as keeper:
             async with aclosing(events):
                 async for event in events:
                     keeper.cancel()
@@ -85,52 +89,13 @@ async def _relay(
         flight.seal("error")
     except asyncio.CancelledError:
         flight.seal("cancelled")
-        _current_task().uncancel()
+        current_task().uncancel()
     except RequestRejected as error:
         raise rejection_refusal(error) from None
     except Exception as error:
         flight.seal("error")
         log_event("generation_failed", level=logging.ERROR, error=error, request_id=flight.request_id)
     return text
-
-
-def _journal(service: Service, flight: Flight, runtime: Runtime) -> SignedEntry | None:
-    """Write the entry; None when the journal is broken, which also stops new work."""
-    fields = flight.entry_fields() | {
-        "worker_id": service.enrolment.worker_id,
-        "model": runtime.release,
-        "release_digest": service.release_digest,
-    }
-    try:
-        signed = service.journal.append(**fields)
-    except JournalError as error:
-        log_event("journal_failed", level=logging.CRITICAL, error=error, request_id=flight.request_id)
-        return None
-    _account(flight, runtime, signed)
-    return signed
-
-
-def _account(flight: Flight, runtime: Runtime, signed: SignedEntry) -> None:
-    entry, metrics = signed.entry, runtime.metrics
-    metrics.requests.labels(flight.endpoint, entry.finish_reason).inc()
-    metrics.tokens.labels("prompt").inc(entry.prompt_tokens)
-    metrics.tokens.labels("cached").inc(entry.cached_tokens)
-    metrics.tokens.labels("completion").inc(entry.completion_tokens)
-    log_event(
-        "request_served",
-        request_id=entry.request_id,
-        endpoint=flight.endpoint,
-        finish_reason=entry.finish_reason,
-        cause=flight.cause,
-        prompt_tokens=entry.prompt_tokens,
-        cached_tokens=entry.cached_tokens,
-        completion_tokens=entry.completion_tokens,
-        first_token_ms=None
-        if entry.first_token_at_ms is None
-        else entry.first_token_at_ms - entry.received_at_ms,
-        total_ms=entry.finished_at_ms - entry.received_at_ms,
-        seq=entry.seq,
-    )
 
 
 async def _conclude(flight: Flight, writer: Writer, text: str, signed: SignedEntry | None) -> None:
@@ -166,44 +131,3 @@ def _request_id(scope: Scope) -> str:
             code="invalid_request_id",
         )
     return request_id
-
-
-@contextmanager
-def _registered(runtime: Runtime, flight: Flight) -> Iterator[None]:
-    runtime.in_flight[flight.request_id] = flight
-    try:
-        yield
-    finally:
-        del runtime.in_flight[flight.request_id]
-
-
-@contextmanager
-def _watching(receive: Receive, flight: Flight) -> Iterator[None]:
-    """Interrupt the flight when its client closes the connection."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        flight.interrupt(CLIENT_GONE)
-
-    with _background(watch()):
-        yield
-
-
-async def _keep_alive(writer: Writer) -> None:
-    while True:
-        await asyncio.sleep(KEEP_ALIVE_S)
-        await writer.keep_alive()
-
-
-@contextmanager
-def _background(work: Coroutine[Any, Any, None]) -> Iterator[asyncio.Task[None]]:
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-
-
-def _current_task() -> asyncio.Task[Any]:
-    return cast("asyncio.Task[Any]", asyncio.current_task())

@@ -1,0 +1,161 @@
+"""A deterministic engine in memory, the worker's real HTTP server around it, and a small utility to enrol at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inference.engine import EngineStats, FinishReason, GenerationRequest, RequestRejected, TokenEvent
+from inference.messages import Enrolment
+from inference.worker.journal.journal import Journal
+from inference.worker.runtime import Runtime, Service
+from inference.worker.server.app import WorkerApp
+from inference.worker.server.http import HttpServer, listener_bind
+from inference.worker.signing import WorkerKey, key_load
+
+RELEASE = "tokenworks-test"
+RELEASE_DIGEST = "ab" * 32
+DISPATCH = "dispatch-token"
+BOS, FIM_BEGIN, FIM_HOLE, FIM_END = 256, 257, 258, 259
+
+
+class ByteTokenizer:
+    """One token a byte, so that every count can be checked by hand."""
+
+    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+        return [BOS] * add_bos + list(text.encode())
+
+    def encode_chat(self, messages: list[dict[str, object]]) -> list[int]:
+        if messages[-1]["role"] == "assistant":
+            raise ValueError("the last message is the assistant's")
+        return self.encode("".join(f"{m['role']}:{m['content']}\n" for m in messages), add_bos=True)
+
+    def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
+        if suffix == "unsupported":
+            raise ValueError("this model has no fill-in-the-middle tokens")
+        return [BOS, FIM_BEGIN, *prefix.encode(), FIM_HOLE, *suffix.encode(), FIM_END]
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers every request with ``texts``, one token each; ``gate`` holds back all but the first ``free`` tokens."""
+
+    texts: list[str] = field(default_factory=lambda: ["Hel", "", "lo"])
+    cached_tokens: int = 2
+    max_model_len: int = 4096
+    gate: asyncio.Event | None = None
+    free: int = 0
+    rejection: RequestRejected | None = None
+    failure: Exception | None = None
+    last_reason: FinishReason = "stop"
+    tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    running: int = 0
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=self.running, queued=0, pages_total=8, pages_free=5, generated_tokens=7, steps=3, max_running=4
+        )
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        if self.rejection is not None:
+            raise self.rejection
+        self.requests.append(request)
+        return self._events(request)
+
+    async def _events(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        self.running += 1
+        finished = False
+        try:
+            for index, text in enumerate(self.texts):
+                if self.gate is not None and index >= self.free:
+                    await self.gate.wait()
+                if self.failure is not None and index == len(self.texts) - 1:
+                    raise self.failure
+                finished = index == len(self.texts) - 1
+                yield self._event(request, index, text, finished)
+        finally:
+            self.running -= 1
+            if not finished:
+                self.cancelled.append(request.request_id)
+
+    def _event(self, request: GenerationRequest, index: int, text: str, last: bool) -> TokenEvent:
+        return TokenEvent(
+            request_id=request.request_id,
+            text=text,
+            token_ids=(index,),
+            finish_reason=self.last_reason if last else None,
+            prompt_tokens=len(request.prompt_token_ids),
+            cached_tokens=self.cached_tokens,
+            completion_tokens=index + 1,
+        )
+
+
+@dataclass
+class Worker:
+    """A serving worker: its parts, and a client that knows the dispatch token."""
+
+    runtime: Runtime
+    engine: ScriptedEngine
+    journal: Journal
+    key: WorkerKey
+    client: httpx.AsyncClient
+
+    async def post(self, path: str, body: object, request_id: str = "req_1") -> httpx.Response:
+        return await self.client.post(path, json=body, headers={"x-request-id": request_id})
+
+    async def idle(self) -> None:
+        """Wait until nothing is in flight."""
+        while self.runtime.in_flight:
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> WorkerKey:
+    return key_load(tmp_path / "signing.pem")
+
+
+@pytest.fixture
+def journal(tmp_path: Path, key: WorkerKey) -> Iterator[Journal]:
+    opened = Journal(tmp_path / "journal", key)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def enrolment() -> Enrolment:
+    return Enrolment(
+        worker_id="wrk_1",
+        pool_id="pol_1",
+        partner_id="par_1",
+        dispatch_token=DISPATCH,
+        gateway_urls=["http://127.0.0.1:1"],
+        heartbeat_interval_ms=1000,
+    )
+
+
+@pytest.fixture
+async def worker(journal: Journal, key: WorkerKey, enrolment: Enrolment) -> AsyncIterator[Worker]:
+    """A worker on a real socket with the scripted engine."""
+    engine = ScriptedEngine()
+    runtime = Runtime(release=RELEASE)
+    runtime.begin(Service(engine=engine, journal=journal, enrolment=enrolment, release_digest=RELEASE_DIGEST))
+    listener = listener_bind("127.0.0.1", 0)
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    http = HttpServer(WorkerApp(runtime), listener)
+    headers = {"authorization": f"Bearer {DISPATCH}"}
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=10) as client:
+        yield Worker(runtime=runtime, engine=engine, journal=journal, key=key, client=client)
+    await http.stop()
