@@ -123,8 +123,7 @@ class AsyncEngine:
         """The engine's thread."""
         torch.set_num_threads(self.config.threads)
         while self._obey():
-            if self._engine.has_work:
-                self._publish(self._step())
+            self._publish(self._step() if self._engine.has_work else [])
         self._publish(self._engine.end_all("cancelled"))
 
     def _obey(self) -> bool:

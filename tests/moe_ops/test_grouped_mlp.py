@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from moe_ops.grouped_mlp import grouped_mlp_, reference
 
 Weights = tuple[torch.Tensor, torch.Tensor]
@@ -15,12 +16,11 @@ def make(hidden: int, width: int, experts: int = 6) -> Weights:
 def naive(x: torch.Tensor, weights: Weights, gate: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Token by token, expert by expert, in double."""
     gate_up, down = (w.double() for w in weights)
-    width = down.shape[2]
     out = torch.zeros(x.shape, dtype=torch.float64)
     for t in range(x.shape[0]):
         for k in range(chosen.shape[1]):
             e = int(chosen[t, k])
-            g, u = (gate_up[e] @ x[t].double()).split(width)
+            g, u = (gate_up[e] @ x[t].double()).chunk(2)
             out[t] += gate[t, k].double() * (down[e] @ (g * torch.sigmoid(g) * u))
     return out
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from moe_ops.latent_attention import latent_attention, reference
 
 HEADS, NOPE, VALUE, LATENT, ROTARY, PAGE = 3, 6, 5, 8, 4, 4

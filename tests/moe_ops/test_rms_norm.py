@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from moe_ops.rms_norm import reference, rms_norm
 
 

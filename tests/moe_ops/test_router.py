@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from moe_ops.router import RouterSpec, route
 
 
 def spec(**changes: object) -> RouterSpec:
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "top_k": 3,
         "groups": 4,
         "groups_kept": 2,
@@ -17,7 +20,7 @@ def spec(**changes: object) -> RouterSpec:
         "normalize": True,
         "scale": 2.5,
     }
-    return RouterSpec(**(fields | changes))  # type: ignore[arg-type]  # a dict of mixed fields
+    return RouterSpec(**(fields | changes))
 
 
 def naive(logits: list[float], bias: list[float] | None, s: RouterSpec) -> dict[int, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.step import RowResult, Step
@@ -77,9 +78,7 @@ MIXED = [
 @pytest.fixture(scope="module")
 def alone(model: DeepseekModel, tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Tokens of each request of `MIXED` in an engine of its own."""
-    return {
-        one.request_id: tokens(serve(make(model, tokenizer), [one])[one.request_id]) for one in MIXED
-    }
+    return {one.request_id: tokens(serve(make(model, tokenizer), [one])[one.request_id]) for one in MIXED}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,9 @@ def test_tokens_are_the_same_alone_and_in_any_batch(
 
 
 def test_seeds_matter_and_their_absence_varies(model: DeepseekModel, tokenizer: Tokenizer) -> None:
-    sampled = [request(i, 20, temperature=1.5, seed=seed, max_tokens=20) for i, seed in enumerate((1, 2, None))]
+    sampled = [
+        request(i, 20, temperature=1.5, seed=seed, max_tokens=20) for i, seed in enumerate((1, 2, None))
+    ]
     same_prompt = [
         GenerationRequest(one.request_id, sampled[0].prompt_token_ids, one.params) for one in sampled
     ]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from inference.engine.packing import pack_rows
 from inference.engine.sequence import Sequence
 from inference.engine.step import Row

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from inference.engine.sampler import choose_tokens, uniform
 from inference.engine.step import Draw
 
@@ -98,7 +101,7 @@ def test_random_numbers_are_uniform_and_neighbours_are_unrelated() -> None:
     numbers = [uniform(seed, index) for seed in range(100) for index in range(100)]
     assert all(0 <= number < 1 for number in numbers)
     assert sum(numbers) / len(numbers) == pytest.approx(0.5, abs=0.01)
-    pairs = list(zip(numbers, numbers[1:], strict=False))
+    pairs = list(pairwise(numbers))
     covariance = sum((a - 0.5) * (b - 0.5) for a, b in pairs) / len(pairs)
     assert abs(covariance) < 0.003
     assert len(set(numbers)) > 9900

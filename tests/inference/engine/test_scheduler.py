@@ -1,4 +1,6 @@
-"""The scheduler against a model made of arithmetic: invariants after every step, and the same tokens in the end."""
+"""The scheduler against a model made of arithmetic: invariants after every step, and the same tokens in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from inference.engine.pages import PageAllocator
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
@@ -78,7 +82,9 @@ def check(scheduler: Scheduler, step: Step, config: EngineConfig) -> None:
         assert list(row.tokens) == sequence.tokens[row.start : row.end]
         assert (row.draw is not None) == (row.end == len(sequence.tokens))
     scheduled = {row.sequence.arrival for row in step.rows}
-    assert all(s.arrival in scheduled for s in running if s.pending == 1), "a decoding request was passed over"
+    assert all(s.arrival in scheduled for s in running if s.pending == 1), (
+        "a decoding request was passed over"
+    )
 
 
 @st.composite
@@ -87,9 +93,7 @@ def workloads(draw: st.DrawFn) -> tuple[EngineConfig, list[tuple[int, int]], lis
     pages = draw(st.integers(2, 14))
     max_running = draw(st.integers(1, 5))
     budget = draw(st.integers(max_running, max_running + 12))
-    config = EngineConfig(
-        page_size=page_size, pages=pages, max_running=max_running, step_token_budget=budget
-    )
+    config = EngineConfig(page_size=page_size, pages=pages, max_running=max_running, step_token_budget=budget)
     room = page_size * pages
     sizes = []
     for _ in range(draw(st.integers(1, 9))):
@@ -163,13 +167,19 @@ def test_decoding_goes_on_while_a_long_prompt_is_read_in_chunks() -> None:
     assert run(scheduler) == [(0, 3), (1, 5)]
     assert run(scheduler) == [(0, 1), (1, 7)]
     assert run(scheduler) == [(0, 1), (1, 7)]
-    assert run(scheduler) == [(0, 1), (1, 1), (2, 2)]  # the prompt's last token leaves room for the next request
+    assert run(scheduler) == [
+        (0, 1),
+        (1, 1),
+        (2, 2),
+    ]  # the prompt's last token leaves room for the next request
 
 
 def test_a_full_cache_queues() -> None:
     config = EngineConfig(page_size=4, pages=4, max_running=8, step_token_budget=64)
     scheduler, sequences = make(config, (7, 5), (7, 2), (7, 2))
-    assert run(scheduler) == [(0, 7)]  # two pages for the first, one of growth set aside: no room for the second
+    assert run(scheduler) == [
+        (0, 7)
+    ]  # two pages for the first, one of growth set aside: no room for the second
     for _ in range(4):
         assert run(scheduler) == [(0, 1)]
     assert sequences[0].finish_reason == "length"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from inference.engine.text import TextStream
 
 BYTES = tuple(bytes([value]) for value in range(256))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from inference.layers import attention
 from inference.layers.attention import rotate_pairs
 from inference.layers.rope import apply_rope

@@ -76,7 +76,9 @@ def test_layers_beyond_the_prediction_modules_are_not(folder: Path) -> None:
 
 
 def test_shards_load_as_one(folder: Path, tiny_dir: Path, logits_of: LogitsOf) -> None:
-    """`tiny_dir` has the same tensors in another order of creation: write them again in two files and compare."""
+    """`tiny_dir` has the same tensors in another order of creation: write them again in two files and
+    compare.
+    """
     tensors = load_file(folder / "model.safetensors")
     expected = logits_of(load_model(folder), [[9, 8, 30]])[0]
     names = sorted(tensors)
@@ -115,7 +117,7 @@ def test_a_tensor_in_two_files_is_refused(folder: Path) -> None:
 )
 def test_files_that_are_no_safetensors_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="not readable as safetensors|tensors do not fit"):
+    with pytest.raises(CheckpointError, match=r"not readable as safetensors|tensors do not fit"):
         load_model(folder)
 
 

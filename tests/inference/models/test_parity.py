@@ -1,4 +1,6 @@
-"""Token-level logits against transformers, on random checkpoints of every shape and on the model of this project."""
+"""Token-level logits against transformers, on random checkpoints of every shape and on the model of this
+project.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from inference.models import loader
 from inference.models.config import ModelConfig
 from inference.models.loader import load_model
@@ -45,7 +48,9 @@ VARIANTS: dict[str, dict[str, object]] = {
         "routed_scaling_factor": 16.0,
     },
 }
-PROMPTS = [[(7 * i * i + 3 * i) % 250 + 8 for i in range(n)] for n in (150, 1, 37)]  # 64 is the original context
+PROMPTS = [
+    [(7 * i * i + 3 * i) % 250 + 8 for i in range(n)] for n in (150, 1, 37)
+]  # 64 is the original context
 
 
 def peer_logits(path: Path, prompt: list[int]) -> torch.Tensor:
