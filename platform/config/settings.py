@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from config.env import env_bool, env_database, env_int, env_list, env_text
@@ -28,6 +27,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    "ninja",
     "tenants",
     "ledger",
     "governance",
@@ -35,7 +35,7 @@ INSTALLED_APPS = [
     "releases",
     "metering",
     "api",
-    *(["console"] if find_spec("console.apps") else []),
+    "console",
 ]
 
 MIDDLEWARE = [
@@ -86,7 +86,7 @@ SESSION_COOKIE_SECURE = env_bool("TOKENWORKS_SECURE_COOKIES", _SERVED_BY_HTTPS)
 CSRF_COOKIE_NAME = "tokenworks_csrf"
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE
-CSRF_FAILURE_VIEW = "api.failures.csrf_failure"
+CSRF_FAILURE_VIEW = "console.errors.csrf_failure"
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -111,7 +111,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 STATIC_URL = "/static/"
-STATIC_ROOT = STATE_DIR / "static"
+STATIC_ROOT = None  # files are served from where they lie; nothing is collected
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 STORAGES = {

@@ -70,6 +70,13 @@ def token_challenge(token: OpenToken) -> str:
     return nonce
 
 
+def enrolled_with(*, token: str, public_key: str) -> Worker | None:
+    """The worker with this key that used the token up: it repeats a request whose answer was lost."""
+    used = EnrolmentToken.objects.filter(digest=digest_secret(token), used_by__public_key=public_key)
+    found = used.select_related("used_by__pool").first()
+    return found.used_by if found else None
+
+
 def enrol_request_check(request: EnrolRequest, signature: str) -> None:
     """Raises ApiError 403 without proof of possession of the key, 422 for a field that makes no sense."""
     _check_public_key(request.public_key)

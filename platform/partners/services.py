@@ -69,7 +69,8 @@ def _prices_of(offer: Offer) -> Prices:
 
 
 def enrolment_token_create(*, pool: Pool, lifetime: timedelta = TOKEN_LIFETIME) -> str:
-    """A fresh one-time token for the pool, in plain: it exists nowhere else."""
+    """A fresh one-time token for the pool, in plain: it exists nowhere else. Unused older ones lapse."""
+    EnrolmentToken.objects.filter(pool=pool, used_at__isnull=True).update(expires_at=clock.now())
     secret = new_secret("enrol")
     EnrolmentToken.objects.create(pool=pool, digest=secret.digest, expires_at=clock.now() + lifetime)
     return secret.plain

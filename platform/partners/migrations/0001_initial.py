@@ -225,6 +225,10 @@ class Migration(migrations.Migration):
         grant("partners_partner", SYSTEM_ROLE, "SELECT, INSERT, UPDATE (name, jurisdiction)"),
         grant("partners_pool", SYSTEM_ROLE, "SELECT, INSERT, UPDATE (region, accelerator)"),
         grant("partners_worker", SYSTEM_ROLE, "SELECT, INSERT, UPDATE"),
-        grant("partners_enrolmenttoken", SYSTEM_ROLE, "SELECT, INSERT, UPDATE (nonce, used_at, used_by_id)"),
+        grant(
+            "partners_enrolmenttoken",
+            SYSTEM_ROLE,
+            "SELECT, INSERT, UPDATE (nonce, expires_at, used_at, used_by_id)",
+        ),
         grant("partners_offer", SYSTEM_ROLE, "SELECT, INSERT"),
     ]
