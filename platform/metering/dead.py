@@ -47,7 +47,13 @@ def dead_letters(client: redis.Redis, *, limit: int = 1000) -> list[DeadLetter]:
 def dead_letter_retry(client: redis.Redis, letter: DeadLetter) -> bool:
     """Put the event back into the usage stream, its charge pending again. False when someone else did."""
     keys = [redis_keys.USAGE_DEAD, redis_keys.USAGE_STREAM, redis_keys.account(letter.tenant_id)]
-    args = [letter.entry_id, letter.event, letter.request_id, letter.tenant_id, letter.charge_nano]
+    args: list[str | bytes | int] = [
+        letter.entry_id,
+        letter.event,
+        letter.request_id,
+        letter.tenant_id,
+        letter.charge_nano,
+    ]
     return bool(client.register_script(script_text("revive"))(keys=keys, args=args))
 
 
