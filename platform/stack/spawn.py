@@ -20,10 +20,11 @@ def spawn(
     env: Mapping[str, str],
     cwd: Path | None = None,
     output: int = subprocess.DEVNULL,
+    errors: int | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
     account: ServiceAccount | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with stdout and stderr to ``output``; the pid is the program's own.
+    """Start ``argv`` with stdout to ``output`` and stderr there or to ``errors``; the pid is its own.
 
     Call it from a thread that lives as long as the process should: the kernel ties the parent-death
     signal to the calling thread, not to its process.
@@ -45,7 +46,7 @@ def spawn(
         cwd=cwd or "/",
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT if output != subprocess.DEVNULL else subprocess.DEVNULL,
+        stderr=output if errors is None else errors,
         start_new_session=True,
     )
 

@@ -49,6 +49,11 @@ class Supervisor:
             if each.is_due():
                 self._launch(each)
 
+    def bounce(self, name: str) -> None:
+        """Ask a running program to end; it is then started again like any that ended by itself."""
+        with self._changed:
+            self._all[name].ask_to_stop()
+
     def rows(self) -> list[Row]:
         """Every program as it is now, in order."""
         return [each.row() for each in self._all.values()]
