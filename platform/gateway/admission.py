@@ -55,9 +55,9 @@ async def key_check(redis: RedisLink, digest: str) -> KeyRecord:
             (("GET", redis_keys.key_record(digest)), ("EXISTS", redis_keys.EPOCH), ("TIME",))
         )
     except (RedisAwayError, RedisReplyError):
-        raise _away() from None
+        raise away() from None
     if record is None:
-        raise unauthorized() if epoch else _away()
+        raise unauthorized() if epoch else away()
     key = _RECORD.decode(record)
     if key.expires_at_ms is not None and key.expires_at_ms <= int(time[0]) * 1000:
         raise unauthorized()
@@ -90,13 +90,13 @@ async def admit(
         request_id, amount_nano, tokens, gateway_id, context, model, _ACCOUNT_PREFIX, _BUCKET_PREFIX,
     )  # fmt: skip
     if not redis.connected:
-        raise _away()
+        raise away()
     try:
         reply: Sequence[Any] = await redis.run(ADMIT, keys, arguments)
     except RedisAwayError:
         raise AdmissionUnknownError from None
     except RedisReplyError:
-        raise _away() from None
+        raise away() from None
     if reply[0] == b"ok":
         return Admitted(key=_RECORD.decode(reply[1]), figures=RateFigures(*reply[2:8]))
     raise _refusal(bytes(reply[0]), reply, amount_nano, model)
@@ -109,7 +109,7 @@ def _refusal(verdict: bytes, reply: Sequence[Any], amount_nano: int, model: str)
         message = f"This key may not use the model {model}. Ask the project's owner to allow it."
         return ApiError(403, message, type="permission_error", code="model_not_allowed", param="model")
     if verdict not in (b"requests", b"tokens", b"concurrency", b"funds"):
-        return _away()
+        return away()
     if verdict == b"funds":
         refused = AdmissionError(
             402,
@@ -133,5 +133,6 @@ def _refusal(verdict: bytes, reply: Sequence[Any], amount_nano: int, model: str)
     return refused
 
 
-def _away() -> ApiError:
+def away() -> ApiError:
+    """503: nothing can be admitted without Redis."""
     return overloaded("The service cannot check your key and balance at the moment. Try again shortly.")

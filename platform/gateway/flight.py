@@ -39,7 +39,12 @@ _PRICE_FIELDS = tuple(Price.__struct_fields__)
 
 @dataclass(slots=True)
 class Flight:
-    """What is known of a request in flight. ``worker`` is the one it is at, or was last."""
+    """What is known of a request in flight. ``worker`` is the one it is at, or was last.
+
+    ``uncertain``: a worker took the request and did not say what came of it. ``usage_seen``: the usage chunk
+    as the client got it. ``ended``: it is settled or void. ``sent_s``, ``headed_s``: the loop's time when the
+    request left for the worker and its answer began.
+    """
 
     request_id: str
     received_at_ms: int
@@ -54,6 +59,10 @@ class Flight:
     failovers: list[dict[str, str]] = field(default_factory=list)
     relayed_frames: int = 0
     first_token_at_ms: int | None = None
+    sent_s: float = 0.0
+    headed_s: float = 0.0
+    usage_seen: bytes = b""
+    uncertain: bool = False
     ended: bool = False
 
     @property

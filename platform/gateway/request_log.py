@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 
 import orjson
+
+from core.clock import clock
 
 _FLUSH_S = 0.2
 _LINES_MAX = 256
@@ -41,7 +42,7 @@ class RequestLog:
             "event": "request",
             "level": level,
             "process": "gateway",
-            "timestamp": datetime.now(UTC).isoformat(),
+            "timestamp": clock.now().isoformat(),
             "status": status,
             **fields,
         }

@@ -1,0 +1,56 @@
+"""``python -m gateway.run --host H --port P``: one gateway process under uvicorn with the right settings."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+
+import uvicorn
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; streams in flight may end first, within the drain time."""
+    parser = argparse.ArgumentParser(prog="gateway.run", description="Run one gateway process.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--drain-seconds", type=int, default=30, help="how long streams may go on after SIGTERM"
+    )
+    options = parser.parse_args(arguments)
+    if os.environ.get("TOKENWORKS_PARENT_DEATH_SIGNAL") == "1":
+        die_with_parent()
+    uvicorn.run(
+        "gateway.app:app",
+        host=options.host,
+        port=options.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=options.drain_seconds,
+    )
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process with its parent (Linux; elsewhere the supervisor does it)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
