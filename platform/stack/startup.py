@@ -98,11 +98,19 @@ class Startup(threading.Thread):
             **roles.environment(),
             "TOKENWORKS_SECRET_KEY": layout.secret_key,
         }
-        arguments = ["--charter", str(layout.charter), "--model-dir", str(layout.model_dir)]
+        arguments = [
+            "bootstrap",
+            "--migrate",
+            "--json",
+            "--charter",
+            str(layout.charter),
+            "--model-dir",
+            str(layout.model_dir),
+        ]
         if self._need_tokens:
             arguments.append("--fresh-tokens")
         facts = python_json(
-            ["-m", "stack.prepare", *arguments],
+            [str(ROOT / "manage.py"), *arguments],
             env=env,
             cwd=ROOT,
             log=layout.log_dir / "prepare.log",
