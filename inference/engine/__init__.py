@@ -1,7 +1,7 @@
 """The MoE engine: `AsyncEngine` serves one model; see docs/engine.md for how a step runs.
 
-The boundary's types import neither torch nor the model code, so that a process that only talks to an engine stays
-small; `AsyncEngine` is imported when it is first asked for.
+The boundary's types import neither torch nor the model code, so that a process that only talks to an engine
+stays small; `AsyncEngine` is imported when it is first asked for.
 """
 
 from __future__ import annotations

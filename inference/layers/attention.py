@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as fn
 
 from inference.layers.batch import AttentionGroup, FlatBatch
 from moe_ops.latent_attention import latent_attention
@@ -50,7 +49,9 @@ class AttentionShape:
 
 
 class LatentAttention:
-    """One layer. Weights that meet without anything in between are multiplied once, at load."""
+    """One layer. Weights that meet with nothing in between are multiplied once, at load; rows are inputs
+    then.
+    """
 
     def __init__(self, weights: AttentionWeights, shape: AttentionShape) -> None:
         self._shape = s = shape
@@ -59,29 +60,30 @@ class LatentAttention:
         self._q_norm = weights.q_a_norm
         self._kv_norm = weights.kv_a_norm
         query, self._key_HKL = _fold_query(weights.q_b, key_HKL, s)
-        self._out, self._value_HLV = _fold_output(weights.o, value_HVL, s)
+        output, self._value_HLV = _fold_output(weights.o, value_HVL, s)
+        self._out = output.t().contiguous()
         if weights.q_a is None:
             self._query = None
-            self._inner = torch.cat([query, weights.kv_a])
+            self._inner = torch.cat([query, weights.kv_a]).t().contiguous()
         else:
-            self._query = query
-            self._inner = torch.cat([weights.q_a, weights.kv_a])
+            self._query = query.t().contiguous()
+            self._inner = torch.cat([weights.q_a, weights.kv_a]).t().contiguous()
 
     def add_to(
         self, out_TD: torch.Tensor, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch
     ) -> None:
         """Write the latents of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
         s = self._shape
-        inner_T = fn.linear(x_TD, self._inner)
+        inner_T = torch.mm(x_TD, self._inner)
         query_T, fresh_TC = inner_T[:, : -s.cached], inner_T[:, -s.cached :]
         if self._query is not None and self._q_norm is not None:
-            query_T = fn.linear(rms_norm(query_T, self._q_norm, _INNER_EPS), self._query)
+            query_T = torch.mm(rms_norm(query_T, self._q_norm, _INNER_EPS), self._query)
         self._store(fresh_TC, cache_PZC, batch)
         q_THC = self._absorb(query_T.view(len(x_TD), s.heads, -1), batch.turn_TR)
         latent_THL = self._attend(q_THC, cache_PZC, batch.groups)
         if self._value_HLV is not None:
             latent_THL = torch.bmm(latent_THL.transpose(0, 1), self._value_HLV).transpose(0, 1)
-        out_TD.addmm_(latent_THL.flatten(1), self._out.t())
+        out_TD.addmm_(latent_THL.flatten(1), self._out)
 
     def _store(self, fresh_TC: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch) -> None:
         latent = self._shape.latent

@@ -10,7 +10,7 @@ from moe_ops.router import RouterSpec, route
 
 
 class MoeMlp:
-    """Routed experts in two stacked tensors, gate above up; the shared ones are one MLP (None: there are
+    """Routed experts in two stacked tensors, gate beside up; the shared ones are one MLP (None: there are
     none).
     """
 
@@ -20,15 +20,15 @@ class MoeMlp:
         router_ED: torch.Tensor,
         bias_E: torch.Tensor | None,
         spec: RouterSpec,
-        gate_up_EJD: torch.Tensor,
-        down_EDI: torch.Tensor,
+        gate_up_EDJ: torch.Tensor,
+        down_EID: torch.Tensor,
         shared: GatedMlp | None,
     ) -> None:
         self._router_ED = router_ED
         self._bias_E = bias_E
         self._spec = spec
-        self._gate_up_EJD = gate_up_EJD
-        self._down_EDI = down_EDI
+        self._gate_up_EDJ = gate_up_EDJ
+        self._down_EID = down_EID
         self._shared = shared
 
     def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
@@ -39,8 +39,8 @@ class MoeMlp:
         grouped_mlp_(
             out_TD,
             x_TD,
-            gate_up_EJD=self._gate_up_EJD,
-            down_EDI=self._down_EDI,
+            gate_up_EDJ=self._gate_up_EDJ,
+            down_EID=self._down_EID,
             weights_TK=weights_TK,
             experts_TK=experts_TK,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as fn
 
 from inference.layers.attention import AttentionShape, LatentAttention
 from inference.layers.batch import FlatBatch
@@ -46,7 +45,7 @@ class DeepseekModel:
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
-        self._head = head
+        self._head_DV = head.t().contiguous()
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """A zeroed cache of shape (layers, pages, positions in a page, latent + rotary width)."""
@@ -62,4 +61,4 @@ class DeepseekModel:
             layer.attention.add_to(x_TD, rms_norm(x_TD, layer.attention_norm, eps), cache_PZC, batch)
             layer.mlp.add_to(x_TD, rms_norm(x_TD, layer.mlp_norm, eps))
         last_SD = rms_norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return fn.linear(last_SD, self._head).float()
+        return torch.mm(last_SD, self._head_DV).float()

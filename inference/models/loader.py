@@ -86,20 +86,20 @@ class _Loader:
     def _moe(self, prefix: str) -> MoeMlp:
         config = self._config
         experts, width, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
-        gate_up_EJD = torch.empty(experts, 2 * width, hidden, dtype=self._dtype)
-        down_EDI = torch.empty(experts, hidden, width, dtype=self._dtype)
+        gate_up_EDJ = torch.empty(experts, hidden, 2 * width, dtype=self._dtype)
+        down_EID = torch.empty(experts, width, hidden, dtype=self._dtype)
         for expert in range(experts):
-            gate_up_EJD[expert, :width] = self._weight(f"{prefix}.experts.{expert}.gate_proj")
-            gate_up_EJD[expert, width:] = self._weight(f"{prefix}.experts.{expert}.up_proj")
-            down_EDI[expert] = self._weight(f"{prefix}.experts.{expert}.down_proj")
+            gate_up_EDJ[expert, :, :width] = self._weight(f"{prefix}.experts.{expert}.gate_proj").t()
+            gate_up_EDJ[expert, :, width:] = self._weight(f"{prefix}.experts.{expert}.up_proj").t()
+            down_EID[expert] = self._weight(f"{prefix}.experts.{expert}.down_proj").t()
         biased = config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
         return MoeMlp(
             router_ED=self._checkpoint.read(f"{prefix}.gate.weight", torch.float32),
             bias_E=self._checkpoint.read(bias, torch.float32) if biased else None,
             spec=self._router,
-            gate_up_EJD=gate_up_EJD,
-            down_EDI=down_EDI,
+            gate_up_EDJ=gate_up_EDJ,
+            down_EID=down_EID,
             shared=self._mlp(f"{prefix}.shared_experts") if config.n_shared_experts else None,
         )
 

@@ -10,7 +10,7 @@ Weights = tuple[torch.Tensor, torch.Tensor]
 
 def make(hidden: int, width: int, experts: int = 6) -> Weights:
     torch.manual_seed(1)
-    return torch.randn(experts, 2 * width, hidden) / 4, torch.randn(experts, hidden, width) / 4
+    return torch.randn(experts, hidden, 2 * width) / 4, torch.randn(experts, width, hidden) / 4
 
 
 def naive(x: torch.Tensor, weights: Weights, gate: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -20,8 +20,8 @@ def naive(x: torch.Tensor, weights: Weights, gate: torch.Tensor, chosen: torch.T
     for t in range(x.shape[0]):
         for k in range(chosen.shape[1]):
             e = int(chosen[t, k])
-            g, u = (gate_up[e] @ x[t].double()).chunk(2)
-            out[t] += gate[t, k].double() * (down[e] @ (g * torch.sigmoid(g) * u))
+            g, u = (x[t].double() @ gate_up[e]).chunk(2)
+            out[t] += gate[t, k].double() * ((g * torch.sigmoid(g) * u) @ down[e])
     return out
 
 
@@ -39,8 +39,8 @@ def test_matches_the_formula_and_adds(hidden: int, width: int, tokens: int) -> N
         given = form(
             out,
             x,
-            gate_up_EJD=weights[0],
-            down_EDI=weights[1],
+            gate_up_EDJ=weights[0],
+            down_EID=weights[1],
             weights_TK=gate,
             experts_TK=chosen,
         )
@@ -54,8 +54,8 @@ def test_all_tokens_on_one_expert() -> None:
     out = grouped_mlp_(
         torch.zeros(9, 16),
         x,
-        gate_up_EJD=weights[0],
-        down_EDI=weights[1],
+        gate_up_EDJ=weights[0],
+        down_EID=weights[1],
         weights_TK=gate,
         experts_TK=chosen,
     )
