@@ -13,6 +13,7 @@ import psycopg
 
 from core.clock import clock
 from core.ids import new_ids
+from ledger.arrays import number_array, text_array
 
 _INSERT = """
     INSERT INTO ledger_transfer (id, debit_account_id, credit_account_id, amount_nano, kind, reference,
@@ -61,14 +62,14 @@ def transfers_insert(cursor: psycopg.Cursor[Any], drafts: Sequence[TransferDraft
         _INSERT,
         (
             clock.now(),
-            new_ids("trf", len(drafts)),
-            [draft.debit for draft in drafts],
-            [draft.credit for draft in drafts],
-            [draft.amount_nano for draft in drafts],
-            [draft.kind for draft in drafts],
-            [draft.reference for draft in drafts],
-            [draft.idempotency_key for draft in drafts],
-            [draft.tenant_id for draft in drafts],
+            text_array(new_ids("trf", len(drafts))),
+            text_array(draft.debit for draft in drafts),
+            text_array(draft.credit for draft in drafts),
+            number_array(draft.amount_nano for draft in drafts),
+            text_array(draft.kind for draft in drafts),
+            text_array(draft.reference for draft in drafts),
+            text_array(draft.idempotency_key for draft in drafts),
+            text_array(draft.tenant_id for draft in drafts),
         ),
     )
 

@@ -38,7 +38,7 @@ class Account(models.Model):
             models.UniqueConstraint(fields=["kind", "owner_id"], name="account_once_per_owner"),
             models.CheckConstraint(condition=Q(kind__in=AccountKind.values), name="account_kind_known"),
             models.CheckConstraint(
-                condition=Q(kind="tenant", tenant_id=F("owner_id"))
+                condition=Q(kind="tenant", tenant_id__isnull=False, tenant_id=F("owner_id"))
                 | (~Q(kind="tenant") & Q(tenant_id__isnull=True)),
                 name="account_tenant_matches_kind",
             ),

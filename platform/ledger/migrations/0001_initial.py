@@ -90,7 +90,11 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            models.Q(("kind", "tenant"), ("tenant_id", models.F("owner_id"))),
+                            models.Q(
+                                ("kind", "tenant"),
+                                ("tenant_id", models.F("owner_id")),
+                                ("tenant_id__isnull", False),
+                            ),
                             models.Q(
                                 models.Q(("kind", "tenant"), _negated=True), ("tenant_id__isnull", True)
                             ),
