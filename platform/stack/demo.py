@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from openai import DefaultHttpxClient, OpenAI
+
+from stack.served import Billed, Served
 
 QUESTION = "What does textwrap.dedent do?"
 MAX_TOKENS = 96
@@ -19,34 +20,6 @@ _REQUEST_TIMEOUT_S = 60.0
 
 class DemoError(RuntimeError):
     """The first request did not come through; the message says where it stopped."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """What the client saw of one streamed request."""
-
-    request_id: str
-    partner: str
-    worker: str
-    reason: str
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    first_token_s: float
-    whole_s: float
-
-
-@dataclass(frozen=True)
-class Billed:
-    """What the utility says of it afterwards: as the control API returns it."""
-
-    receipt: dict[str, Any]
-    decision: dict[str, Any]
-    verified: dict[str, Any]
-    bill_line: dict[str, Any]
-    balance_before_nano: int
-    balance_after_nano: int
 
 
 def request_stream(*, base_url: str, api_key: str, model: str, on_text: Callable[[str], None]) -> Served:

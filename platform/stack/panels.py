@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import RenderableType
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from core.money import format_dollars
-from stack.demo import Billed, Served
+from stack.served import Billed, Served
 
 
 def served_line(served: Served) -> str:
@@ -48,21 +51,20 @@ def receipt_panel(served: Served, billed: Billed) -> Panel:
     return Panel(_pairs(rows), title="Receipt and bill", title_align="left")
 
 
-def address_panel(facts: Mapping[str, Any], *, stays_up: bool) -> Panel:
-    """Where everything is and how to sign in."""
-    accounts = {
-        f"sign in ({each['role']})": f"{each['email']}  {each['password']}" for each in facts["accounts"]
-    }
+def address_lines(facts: Mapping[str, Any], *, stays_up: bool) -> list[RenderableType]:
+    """Where everything is and how to sign in; unframed, so that a long key can be copied whole."""
     rows = {
         "OpenAI base URL": facts["base_url"],
         "API key": facts["api_key"],
         "console": facts["console_url"],
         "API docs": f"{facts['control_url']}/api/docs",
-        **accounts,
+        **{each["role"]: f"{each['email']}  {each['password']}" for each in facts["accounts"]},
         "logs": facts["log_dir"],
     }
-    title = "Tokenworks is up: Ctrl-C stops everything" if stays_up else "Tokenworks served its first request"
-    return Panel(_pairs(rows), title=title, title_align="left", border_style="green")
+    title = "Tokenworks is up. Ctrl-C stops everything" if stays_up else "Tokenworks served its first request"
+    width = max(len(name) for name in rows)
+    lines = [Text.assemble((f"  {name:<{width}}  ", "bold"), value) for name, value in rows.items()]
+    return [Rule(title, align="left", style="green"), *lines, Rule(style="green")]
 
 
 def short(key: object) -> str:

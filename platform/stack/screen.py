@@ -30,12 +30,13 @@ class Screen:
 
     def step(self, text: str) -> None:
         """One line with the seconds since the start."""
-        self.console.print(Text(f"[{time.monotonic() - self._began_s:5.1f} s] {text}"), highlight=False)
+        line = Text(f"[{time.monotonic() - self._began_s:5.1f} s] {text}")
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def show(self, *parts: RenderableType) -> None:
         """Something that stays on the screen."""
         for part in parts:
-            self.console.print(part)
+            self.console.print(part, soft_wrap=isinstance(part, Text))
 
     def answer_add(self, delta: str) -> None:
         """The next piece of a streamed answer."""
@@ -87,7 +88,7 @@ class LiveScreen(Screen):
         """Let the answer stay, above the table."""
         with self._lock:
             answer, self._answer = self._answer, ""
-        self.console.print(Text(answer))
+        self.console.print(Text(answer), soft_wrap=True)
 
     def refresh(self, rows: Sequence[Row]) -> None:
         """Redraw a few times a second."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from stack.identities import identity_put_aside, token_write
 from stack.layout import ROOT, Layout
 from stack.once import python_json
-from stack.panels import address_panel, receipt_panel, served_line
+from stack.panels import address_lines, receipt_panel, served_line
 from stack.processes import shared_environment
 from stack.roles import roles_ensure
 from stack.screen import Screen
@@ -87,7 +87,7 @@ class Startup(threading.Thread):
         if self._demo:
             self._first_request(facts)
         self._up_file.set(state="ready")
-        self._screen.show(address_panel(facts, stays_up=self._stays_up))
+        self._screen.show(*address_lines(facts, stays_up=self._stays_up))
 
     def _prepare_database(self) -> dict[str, Any]:
         servers, layout = self._servers, self._layout
