@@ -1,4 +1,4 @@
-"""PostgreSQL array literals, made ten times faster than the driver adapts lists: for statements over unnest()."""
+"""PostgreSQL array literals for statements over unnest(): ten times faster than the driver adapts lists."""
 
 from __future__ import annotations
 

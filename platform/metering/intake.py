@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -77,7 +77,7 @@ _DECODER = msgspec.json.Decoder(Posting)
 
 
 def message_read(message_id: bytes, fields: Mapping[bytes, bytes]) -> Message:
-    """The message in a stream entry. Missing or odd fields become empty: ``event_check`` refuses them."""
+    """The message in a stream entry. Missing or odd fields become empty: ``event_check`` copes with them."""
     charge = fields.get(b"charge_nano", b"0")
     return Message(
         message_id=message_id.decode(),
@@ -94,6 +94,8 @@ def event_check(message: Message) -> Accepted | Refused:
         event = _DECODER.decode(message.raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Refused(message=message, reason=f"malformed: {error}")
+    if not message.tenant_id:
+        message = _labelled(message, event)
     problem = _problem(event)
     if problem is None and (message.tenant_id, message.charge_nano) != (
         event.tenant_id,
@@ -101,6 +103,16 @@ def event_check(message: Message) -> Accepted | Refused:
     ):
         problem = "the stream's tenant or charge differs from the event's"
     return Refused(message=message, reason=problem) if problem else Accepted(message=message, event=event)
+
+
+def _labelled(message: Message, event: Posting) -> Message:
+    """An entry with nothing but the event: what it says of itself is what was made pending."""
+    return replace(
+        message,
+        request_id=event.request_id,
+        tenant_id=event.tenant_id,
+        charge_nano=max(0, event.charge.charge_nano),
+    )
 
 
 def _problem(event: Posting) -> str | None:

@@ -38,7 +38,7 @@ class Meter:
         if not messages:
             return 0
         outcome = self.post(messages)
-        self.finish(messages, outcome)
+        self.finish(outcome)
         return len(messages)
 
     def read(self) -> list[Message]:
@@ -65,10 +65,9 @@ class Meter:
             else:
                 refused.append(checked)
         with metrics.POST_SECONDS.time():
-            outcome = self._poster.post(accepted)
-        return Outcome(refused=tuple(refused)).merged(outcome)
+            return Outcome(refused=tuple(refused)).merged(self._poster.post(accepted))
 
-    def finish(self, messages: Sequence[Message], outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Bury what was refused, drop the rest, publish balances. Harmless when done before."""
         for refused in outcome.refused:
             if self._stream.bury(refused):
@@ -79,9 +78,7 @@ class Meter:
                     message_id=refused.message.message_id,
                     reason=refused.reason,
                 )
-        buried = {refused.message.message_id for refused in outcome.refused}
-        posted = [message for message in messages if message.message_id not in buried]
-        self._stream.drop(posted, outcome.balances)
+        self._stream.drop(outcome.posted, outcome.balances)
         metrics.POSTED.inc(outcome.fresh)
-        metrics.REPEATED.inc(len(posted) - outcome.fresh)
+        metrics.REPEATED.inc(len(outcome.posted) - outcome.fresh)
         metrics.WAITING.set(self._stream.waiting())

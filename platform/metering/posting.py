@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
 from core.clock import clock
+from ledger.arrays import number_array, text_array
 from ledger.bulk import (
     Balance,
     Owner,
@@ -18,7 +19,7 @@ from ledger.bulk import (
     tenant_balances,
     transfers_insert,
 )
-from metering.intake import Accepted, Posting, Refused
+from metering.intake import Accepted, Message, Posting, Refused
 
 _TEXT_COLUMNS = (
     "request_id", "tenant_id", "project_id", "api_key_id", "partner_id", "pool_id", "worker_id", "release_id",
@@ -39,6 +40,8 @@ _SELECTED = (
     *(f"{name}::jsonb" for name in _JSON_COLUMNS),
 )
 _TYPES = ("text[]",) * 13 + ("bigint[]",) * 13 + ("text[]",) * 2
+_Literal = Callable[[Iterable[Any]], str]
+_LITERALS: tuple[_Literal, ...] = (*[text_array] * 13, *[number_array] * 13, *[text_array] * 2)
 # Names and types are the constants above; every value is a parameter.
 _INSERT = f"""
     INSERT INTO metering_usagerecord ({", ".join(_COLUMNS)}, posted_at)
@@ -53,8 +56,10 @@ _POSTED_CHARGES = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch: records that are new, events refused, and balances after the commit."""
+    """What became of a batch: messages whose events are in the ledger, ``fresh`` of them since now; those
+    refused; and the tenants' balances after the commit."""
 
+    posted: tuple[Message, ...] = ()
     fresh: int = 0
     refused: tuple[Refused, ...] = ()
     balances: Mapping[str, Balance] = field(default_factory=dict)
@@ -62,6 +67,7 @@ class Outcome:
     def merged(self, later: Outcome) -> Outcome:
         """Both outcomes as one; balances of the later one win."""
         return Outcome(
+            posted=self.posted + later.posted,
             fresh=self.fresh + later.fresh,
             refused=self.refused + later.refused,
             balances={**self.balances, **later.balances},
@@ -102,7 +108,9 @@ class Poster:
             transfers_insert(cursor, [draft for key in fresh for draft in self._drafts(once[key])])
             refused += _contradictions(cursor, known, fresh)
             balances = tenant_balances(cursor, {accepted.event.tenant_id for accepted in known})
-        return Outcome(fresh=len(fresh), refused=tuple(refused), balances=balances)
+        lost = {refusal.message.message_id for refusal in refused}
+        posted = (accepted.message for accepted in known if accepted.message.message_id not in lost)
+        return Outcome(posted=tuple(posted), fresh=len(fresh), refused=tuple(refused), balances=balances)
 
     def _split_by_account(
         self, cursor: psycopg.Cursor[Any], batch: Sequence[Accepted]
@@ -152,8 +160,9 @@ def _records_insert(cursor: psycopg.Cursor[Any], events: Sequence[Posting]) -> l
     """Insert what is not there yet; returns the request ids that were."""
     if not events:
         return []
-    columns = zip(*map(_row, events), strict=True)
-    cursor.execute(_INSERT, (clock.now(), *map(list, columns)))
+    columns: Iterable[tuple[Any, ...]] = zip(*map(_row, events), strict=True)
+    arrays = [literal(column) for literal, column in zip(_LITERALS, columns, strict=True)]
+    cursor.execute(_INSERT, (clock.now(), *arrays))
     return [row[0] for row in cursor]
 
 
