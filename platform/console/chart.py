@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from datetime import date
 
 WIDTH, HEIGHT = 760, 240
-LEFT, TOP, BOTTOM = 84, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 84, 16, 10, 28
 PLOT_HEIGHT = HEIGHT - TOP - BOTTOM
 TICKS_WANTED = 4
 LABELS_WANTED = 6
 GAP_SHARE = 0.28
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What one colour of the bars means; ``color`` is a number of the palette."""
+
+    name: str
+    color: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +33,9 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One series' piece of a bar; ``series`` counts from 1."""
+    """One series' piece of a bar; ``color`` is a number of the palette."""
 
-    series: int
+    color: int
     y: float
     height: float
 
@@ -50,7 +58,7 @@ class Chart:
 
     key: str
     title: str
-    series: tuple[str, ...]
+    series: tuple[Series, ...]
     ticks: tuple[Tick, ...]
     days: tuple[DayBar, ...]
     width: int = WIDTH
@@ -66,7 +74,7 @@ def daily_chart(
     *,
     key: str,
     title: str,
-    series: Sequence[str],
+    series: Sequence[Series],
     days: Sequence[date],
     values: Mapping[date, Sequence[int]],
     text: Callable[[int], str],
@@ -76,13 +84,13 @@ def daily_chart(
     step = tick_step(top_value)
     ticks = [step * index for index in range(-(-top_value // step) + 1)]
     scale = PLOT_HEIGHT / max(1, ticks[-1])
-    slot = (WIDTH - LEFT) / max(1, len(days))
+    slot = (WIDTH - LEFT - RIGHT) / max(1, len(days))
     every = -(-len(days) // LABELS_WANTED)
     bars = []
     for index, day in enumerate(days):
         numbers = values.get(day, [0] * len(series))
         x = LEFT + slot * index + slot * GAP_SHARE / 2
-        spoken = ", ".join(f"{name} {text(value)}" for name, value in zip(series, numbers, strict=True))
+        spoken = ", ".join(f"{one.name} {text(value)}" for one, value in zip(series, numbers, strict=True))
         bars.append(
             DayBar(
                 x=round(x, 1),
@@ -90,7 +98,7 @@ def daily_chart(
                 middle=round(x + slot * (1 - GAP_SHARE) / 2, 1),
                 title=f"{day.day} {day:%b}: {spoken}",
                 label=f"{day.day} {day:%b}" if (len(days) - 1 - index) % every == 0 else "",
-                parts=_parts(numbers, scale),
+                parts=_parts(series, numbers, scale),
             )
         )
     return Chart(
@@ -113,14 +121,14 @@ def tick_step(top_value: int) -> int:
         power *= 10
 
 
-def _parts(numbers: Sequence[int], scale: float) -> tuple[Part, ...]:
+def _parts(series: Sequence[Series], numbers: Sequence[int], scale: float) -> tuple[Part, ...]:
     parts = []
     base = float(TOP + PLOT_HEIGHT)
-    for series, value in enumerate(numbers, start=1):
+    for one, value in zip(series, numbers, strict=True):
         height = value * scale
         base -= height
         if value:
-            parts.append(Part(series=series, y=round(base, 1), height=round(max(height, 0.5), 1)))
+            parts.append(Part(color=one.color, y=round(base, 1), height=round(max(height, 0.5), 1)))
     return tuple(parts)
 
 

@@ -24,6 +24,13 @@ def dollars_short(amount_nano: int) -> str:
     return format_dollars(-cut if amount_nano < 0 else cut)
 
 
+def dollars_aligned(amount_nano: int) -> str:
+    """The exact amount with all nine decimals, so that a column of them lines up."""
+    sign = "-" if amount_nano < 0 else ""
+    whole, nano = divmod(abs(amount_nano), NANO_PER_DOLLAR)
+    return f"{sign}${whole:,}.{nano:0{_NANO_DIGITS}d}"
+
+
 def number(count: int) -> str:
     """A whole number with thousands separated."""
     return f"{count:,}"
@@ -41,10 +48,11 @@ def day_text(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def time_text(at: datetime, *, seconds: bool = False) -> str:
+def time_text(at: datetime, *, seconds: bool = False, year: bool = True) -> str:
     """``24 Nov 2026, 06:14`` in UTC."""
     utc = at.astimezone(UTC)
-    return f"{day_text(utc)}, {utc:%H:%M:%S}" if seconds else f"{day_text(utc)}, {utc:%H:%M}"
+    day = day_text(utc) if year else f"{utc.day} {utc:%b}"
+    return f"{day}, {utc:%H:%M:%S}" if seconds else f"{day}, {utc:%H:%M}"
 
 
 def percent_short(ppm: int) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from billing.rating import Price, charge_for
+from console.formats import percent_short
 from core.errors import not_found
+from core.money import PPM, format_dollars
 from metering.models import UsageRecord
 from routing.decide import decision_replay
 from routing.records import Decision
@@ -85,8 +87,8 @@ def receipt_seals(record: UsageRecord, problems: list[str]) -> list[Seal]:
     ]
 
 
-def decision_view(record: UsageRecord) -> DecisionView | None:
-    """The decision for people; None when its record has another form."""
+def decision_view(record: UsageRecord, names: Mapping[str, str]) -> DecisionView | None:
+    """The decision for people, partners by ``names`` (id to name); None when its record has another form."""
     decision = _decision(record)
     if decision is None:
         return None
@@ -94,11 +96,11 @@ def decision_view(record: UsageRecord) -> DecisionView | None:
     rows = [
         CandidateRow(
             worker_id=candidate.worker_id,
-            partner=candidate.partner,
+            partner=names.get(candidate.partner_id, candidate.partner),
             input_nano_per_mtok=candidate.price.input_nano_per_mtok,
             load=f"{candidate.in_flight} of {candidate.max_running}",
             cost_ppm=candidate.cost_ppm,
-            chance_ppm=candidate.weight * 1_000_000 // total,
+            chance_ppm=candidate.weight * PPM // total,
             is_chosen=candidate.worker_id == decision.chosen,
             served=candidate.worker_id == record.worker_id,
         )
@@ -107,7 +109,7 @@ def decision_view(record: UsageRecord) -> DecisionView | None:
     rows.sort(key=lambda row: (row.cost_ppm, row.worker_id))
     return DecisionView(
         policy=decision.policy.name,
-        reason=decision.reason,
+        reason=_reason(rows),
         candidates=tuple(rows),
         excluded=tuple(
             (one.partner, one.worker_id, _EXCLUSIONS.get(one.code, one.code)) for one in decision.excluded
@@ -115,9 +117,19 @@ def decision_view(record: UsageRecord) -> DecisionView | None:
     )
 
 
-def decision_reason(record: UsageRecord) -> str:
-    """The decision's own line for people, or nothing."""
-    return str(record.decision.get("reason", ""))
+def _reason(rows: list[CandidateRow]) -> str:
+    """Why the chosen worker was, in one sentence; ``rows`` begin with the lowest cost."""
+    chosen = next((row for row in rows if row.is_chosen), None)
+    if chosen is None:
+        return "No worker was eligible."
+    if len(rows) == 1:
+        return f"{chosen.partner} had the only eligible worker."
+    how = "had the lowest cost of" if chosen is rows[0] else "was drawn among"
+    return (
+        f"{chosen.partner} {how} {len(rows)} eligible workers: "
+        f"{format_dollars(chosen.input_nano_per_mtok)} per 1M input tokens, load {chosen.load}, "
+        f"{percent_short(chosen.chance_ppm)} chance."
+    )
 
 
 def _decision(record: UsageRecord) -> Decision | None:

@@ -14,6 +14,7 @@ from core.money import format_dollars
 register = template.Library()
 
 register.filter("dollars", format_dollars)
+register.filter("dollars_aligned", formats.dollars_aligned)
 register.filter("dollars_short", formats.dollars_short)
 register.filter("number", formats.number)
 register.filter("percent", formats.percent)
@@ -36,6 +37,12 @@ def when(value: datetime) -> SafeString:
 def when_seconds(value: datetime) -> SafeString:
     """A time in UTC, to the second."""
     return _time(value, formats.time_text(value, seconds=True))
+
+
+@register.filter
+def when_in_month(value: datetime) -> SafeString:
+    """A time in UTC, to the second, where the page names the year."""
+    return _time(value, formats.time_text(value, seconds=True, year=False))
 
 
 def _time(value: datetime, text: str) -> SafeString:

@@ -58,15 +58,16 @@ def receipt(visit: Visit, request_id: str) -> HttpResponse:
     """What was checked, served and charged for one request."""
     record = usage_record_get(request_id)
     problems = receipt_problems(record)
+    names = partner_names()
     context = {
         "line": record,
-        "partner_name": partner_names().get(record.partner_id, record.partner_id),
+        "partner_name": names.get(record.partner_id, record.partner_id),
         "uncached_tokens": record.prompt_tokens - record.cached_tokens,
         "first_token_ms": _ms(record.received_at, record.first_token_at),
         "total_ms": _ms(record.received_at, record.finished_at),
         "seals": receipt_seals(record, problems),
         "problems": problems,
-        "decision": decision_view(record),
+        "decision": decision_view(record, names),
         "receipt_json": json.dumps(record.receipt, indent=2, sort_keys=True),
         "decision_json": json.dumps(record.decision, indent=2, sort_keys=True),
     }

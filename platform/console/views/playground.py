@@ -13,7 +13,7 @@ from console.frame import Visit, visit_of
 from console.live import served_models
 from console.names import partner_names
 from console.playground_key import playground_key_secret
-from console.receipts import decision_reason
+from console.receipts import decision_view
 from console.relay import answer_relay, ask_parse
 from core.errors import ApiError, unauthorized
 from metering.models import UsageRecord
@@ -75,8 +75,9 @@ def playground_outcome(visit: Visit, request_id: str) -> HttpResponse:
     record = UsageRecord.objects.filter(request_id=request_id).first()
     context: dict[str, object] = {"request_id": request_id, "line": record}
     if record is not None:
-        context["partner_name"] = partner_names().get(record.partner_id, record.partner_id)
-        context["reason"] = decision_reason(record)
+        names = partner_names()
+        context["partner_name"] = names.get(record.partner_id, record.partner_id)
+        context["decision"] = decision_view(record, names)
     elif count < _ATTEMPTS_MAX:
         context["attempt"] = count + 1
     return visit.page("console/_outcome.html", context)

@@ -11,8 +11,8 @@ from django.views.decorators.http import require_safe
 
 from billing.selectors import UsageTotal, usage_by
 from console.access import member_page
-from console.chart import Chart, daily_chart
-from console.formats import dollars_short, number
+from console.chart import Chart, Series, daily_chart
+from console.formats import day_text, dollars_short, number
 from console.frame import Visit
 from console.names import partner_names
 from core.clock import clock
@@ -37,7 +37,7 @@ def usage(visit: Visit) -> HttpResponse:
     end = clock.now().date()
     start = end - timedelta(days=days - 1)
     by_day = usage_by(group="day", start=start, end=end)
-    names = partner_names()
+    day_names = {total.key: day_text(date.fromisoformat(total.key)) for total in by_day}
     context = {
         "periods": PERIODS,
         "days": days,
@@ -48,8 +48,8 @@ def usage(visit: Visit) -> HttpResponse:
         "cost_chart": _cost_chart(by_day, start, days),
         "tables": (
             ("Model", _rows(usage_by(group="model", start=start, end=end), {})),
-            ("Partner", _rows(usage_by(group="partner", start=start, end=end), names)),
-            ("Day", _rows(by_day[::-1], {})),
+            ("Partner", _rows(usage_by(group="partner", start=start, end=end), partner_names())),
+            ("Day", _rows(by_day[::-1], day_names)),
         ),
     }
     return visit.page("console/usage.html", context)
@@ -78,7 +78,7 @@ def _token_chart(totals: Sequence[UsageTotal], start: date, days: int) -> Chart:
     return daily_chart(
         key="tokens",
         title="Tokens a day",
-        series=("Input", "Cached input", "Output"),
+        series=(Series("Input", 1), Series("Cached input", 2), Series("Output", 3)),
         days=_days(start, days),
         values=values,
         text=number,
@@ -90,7 +90,7 @@ def _cost_chart(totals: Sequence[UsageTotal], start: date, days: int) -> Chart:
     return daily_chart(
         key="cost",
         title="Charge a day",
-        series=("Partners’ share", "Foundation’s levy"),
+        series=(Series("Partners’ share", 1), Series("Foundation’s levy", 3)),
         days=_days(start, days),
         values=values,
         text=dollars_short,

@@ -40,6 +40,9 @@
     if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
   });
 
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful && event.target.matches("[data-reset-after]")) event.target.reset();
+  });
   document.addEventListener("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
     toast(status === 403 ? "This page has grown old. Reload it and try again." : `That did not work (${status}). Try again.`);

@@ -31,16 +31,20 @@
 
   // Text with ``` fences as paragraphs and code blocks; everything stays text, never markup.
   function showAnswer(box, text) {
+    const atEnd = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
+    const parts = text.split("```");
     box.replaceChildren();
-    text.split("```").forEach((part, index) => {
+    parts.forEach((part, index) => {
       if (index % 2 === 0) {
-        box.append(part);
+        const head = index > 0 ? part.replace(/^\n+/, "") : part;
+        box.append(index < parts.length - 1 ? head.replace(/\n+$/, "") : head);
       } else {
         const block = element("pre", "");
-        block.append(element("code", "", part.replace(/^[a-z]*\n/, "")));
+        block.append(element("code", "", part.replace(/^[a-z]*\n/, "").replace(/\n$/, "")));
         box.append(block);
       }
     });
+    if (atEnd) window.scrollTo(0, document.documentElement.scrollHeight);
   }
 
   function settings() {
