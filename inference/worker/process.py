@@ -28,9 +28,7 @@ async def worker_run(options: WorkerOptions) -> int:
     stopping = stop_signals_watch()
     runtime = Runtime(release=options.release)
     async with _listening(options, runtime) as endpoint, httpx.AsyncClient() as client:
-        loaded = await _unless(stopping, files_load(options))
-        if loaded is None:
-            return os.EX_OK
+        loaded = await files_load(options)  # cannot be broken off: a signal counts from here on
         try:
             service = await _unless(stopping, service_start(options, loaded, endpoint, client))
             if service is None:

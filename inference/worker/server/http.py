@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
 import uvicorn
 
-from inference.worker.server.app import WorkerApp
+from inference.worker.server.asgi import Receive, Scope, Send
+
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
@@ -26,7 +28,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves ``app`` on a bound socket until ``stop``."""
 
-    def __init__(self, app: WorkerApp, listener: socket.socket) -> None:
+    def __init__(self, app: AsgiApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
             http="httptools",

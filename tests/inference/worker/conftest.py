@@ -1,22 +1,33 @@
-"""A deterministic engine in memory, the worker's real HTTP server around it, and a small utility to enrol at."""
+"""A scripted engine in memory, the worker's real HTTP server around it, and a small utility to enrol at."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from inference.engine import EngineStats, FinishReason, GenerationRequest, RequestRejected, TokenEvent
-from inference.messages import Enrolment
+from inference.messages import (
+    Enrolment,
+    EnrolRequest,
+    Heartbeat,
+    challenge_proof,
+    manifest_digest,
+    release_manifest,
+)
 from inference.worker.journal.journal import Journal
 from inference.worker.runtime import Runtime, Service
 from inference.worker.server.app import WorkerApp
+from inference.worker.server.asgi import body_read, respond
 from inference.worker.server.http import HttpServer, listener_bind
-from inference.worker.signing import WorkerKey, key_load
+from inference.worker.signing import WorkerKey, key_load, signature_is_valid
 
 RELEASE = "tokenworks-test"
 RELEASE_DIGEST = "ab" * 32
@@ -43,7 +54,7 @@ class ByteTokenizer:
 
 @dataclass
 class ScriptedEngine:
-    """Answers every request with ``texts``, one token each; ``gate`` holds back all but the first ``free`` tokens."""
+    """Answers with ``texts``, one token each; ``gate`` holds back all but the first ``free`` of them."""
 
     texts: list[str] = field(default_factory=lambda: ["Hel", "", "lo"])
     cached_tokens: int = 2
@@ -66,7 +77,13 @@ class ScriptedEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats(
-            running=self.running, queued=0, pages_total=8, pages_free=5, generated_tokens=7, steps=3, max_running=4
+            running=self.running,
+            queued=0,
+            pages_total=8,
+            pages_free=5,
+            generated_tokens=7,
+            steps=3,
+            max_running=4,
         )
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
@@ -103,6 +120,14 @@ class ScriptedEngine:
         )
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition that other tasks or processes bring about."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+
+
 @dataclass
 class Worker:
     """A serving worker: its parts, and a client that knows the dispatch token."""
@@ -118,8 +143,20 @@ class Worker:
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""
-        while self.runtime.in_flight:
-            await asyncio.sleep(0.005)
+        await until(lambda: not self.runtime.in_flight)
+
+    async def busy(self) -> None:
+        """Wait until the engine works on a request."""
+        await until(lambda: self.engine.running > 0)
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Undo what the test does to the root logger."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture
@@ -158,4 +195,95 @@ async def worker(journal: Journal, key: WorkerKey, enrolment: Enrolment) -> Asyn
     headers = {"authorization": f"Bearer {DISPATCH}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=10) as client:
         yield Worker(runtime=runtime, engine=engine, journal=journal, key=key, client=client)
+    await http.stop()
+
+
+@dataclass
+class Utility:
+    """The control plane's and the gateway's side of the contract, small but with its real checks."""
+
+    model_dir: Path
+    url: str = ""
+    tokens: dict[str, str] = field(default_factory=lambda: {"token-1": "nonce-1", "token-2": "nonce-2"})
+    release: str = RELEASE
+    answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    heartbeat_status: int = 204
+    enrolled: list[dict[str, Any]] = field(default_factory=list)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = json.loads(await body_read(scope, receive))
+        self.calls.append(scope["path"])
+        if self.answers and scope["path"].startswith("/api/"):
+            status, answer = self.answers.pop(0)
+        else:
+            routes = {
+                "/api/workers/challenge": self._challenge,
+                "/api/workers/enrol": self._enrol,
+                "/internal/heartbeat": self._heartbeat,
+            }
+            status, answer = routes[scope["path"]](body)
+        await respond(send, status, b"" if status == 204 else json.dumps(answer).encode())
+
+    def _challenge(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if body["token"] not in self.tokens:
+            return 401, error_body("invalid_token", "This token is unknown, used or expired.")
+        ranges = [{"path": "config.json", "offset": 1, "length": 7}]
+        return 200, {"nonce": self.tokens[body["token"]], "release": self.release, "ranges": ranges}
+
+    def _enrol(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        signature = body.pop("signature")
+        request = EnrolRequest.from_dict(body)
+        nonce = self.tokens.pop(request.token, None)
+        signed = signature_is_valid(
+            public_text=request.public_key, message=request.signing_bytes(), signature=signature
+        )
+        chunk = (self.model_dir / "config.json").read_bytes()[1:8]
+        if nonce is None or not signed or request.proof != challenge_proof(nonce, [chunk]):
+            return 403, error_body("bad_proof", "The proof does not fit.")
+        if request.release_digest != manifest_digest(release_manifest(self.model_dir)):
+            return 403, error_body("release_mismatch", "Another release is expected.")
+        self.enrolled.append(body)
+        enrolment = Enrolment(
+            worker_id=f"wrk_{len(self.enrolled)}",
+            pool_id="pol_1",
+            partner_id="par_1",
+            dispatch_token=DISPATCH,
+            gateway_urls=[self.url],
+            heartbeat_interval_ms=20,
+        )
+        return 200, enrolment.to_dict()
+
+    def _heartbeat(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        signature = body.pop("signature")
+        beat = Heartbeat.from_dict(body)
+        key = self.enrolled[-1]["public_key"]
+        if not signature_is_valid(public_text=key, message=beat.signing_bytes(), signature=signature):
+            return 401, error_body("bad_signature", "The signature does not fit.")
+        self.heartbeats.append(beat)
+        return self.heartbeat_status, {}
+
+    async def beat_in(self, state: str) -> Heartbeat:
+        """Wait for a heartbeat that reports ``state``."""
+        await until(lambda: self.heartbeats and self.heartbeats[-1].state == state)
+        return self.heartbeats[-1]
+
+    async def beat_count(self, count: int) -> None:
+        """Wait for so many heartbeats."""
+        await until(lambda: len(self.heartbeats) >= count)
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+@pytest.fixture
+async def utility(tiny_dir: Path) -> AsyncIterator[Utility]:
+    """A utility on a real socket that expects the tiny release."""
+    app = Utility(model_dir=tiny_dir)
+    listener = listener_bind("127.0.0.1", 0)
+    app.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    http = HttpServer(app, listener)
+    yield app
     await http.stop()

@@ -42,8 +42,7 @@ async def test_a_client_that_leaves_a_stream_pays_for_what_was_produced(worker: 
 async def test_a_client_that_leaves_while_waiting_for_a_whole_answer(worker: Any) -> None:
     worker.engine.gate, worker.engine.free = asyncio.Event(), 1
     waiting = asyncio.create_task(worker.post(CHAT, BODY))
-    while worker.engine.running == 0:
-        await asyncio.sleep(0.005)
+    await worker.busy()
     await asyncio.sleep(0.02)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -55,8 +54,7 @@ async def test_a_client_that_leaves_while_waiting_for_a_whole_answer(worker: Any
 async def test_a_client_that_leaves_the_queue_pays_nothing(worker: Any) -> None:
     worker.engine.gate = asyncio.Event()
     waiting = asyncio.create_task(worker.post(CHAT, BODY | {"stream": True}))
-    while worker.engine.running == 0:
-        await asyncio.sleep(0.005)
+    await worker.busy()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -100,8 +98,7 @@ async def test_every_request_of_a_crowd_has_exactly_one_entry(worker: Any) -> No
 async def test_a_drain_lets_running_requests_finish_and_takes_no_new_ones(worker: Any) -> None:
     worker.engine.gate = asyncio.Event()
     running = asyncio.create_task(worker.post(CHAT, BODY))
-    while not worker.runtime.in_flight:
-        await asyncio.sleep(0.005)
+    await worker.busy()
     answer = await worker.client.post("/drain")
     assert (answer.status_code, answer.json()) == (202, {"state": "draining", "in_flight": 1})
     refused = await worker.post(CHAT, BODY, "req_2")

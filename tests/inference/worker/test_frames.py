@@ -34,14 +34,22 @@ SIGNED = SignedEntry(
 )
 CHAT = Heading(endpoint="chat", request_id="req_1a", created=5, model="m", fingerprint="fp_1")
 COMPLETION = Heading(endpoint="completions", request_id="req_1a", created=5, model="m", fingerprint="fp_1")
-CHAT_HEAD = b'data: {"id":"chatcmpl-1a","object":"chat.completion.chunk","created":5,"model":"m","system_fingerprint":"fp_1"'
-COMPLETION_HEAD = b'data: {"id":"cmpl-1a","object":"text_completion","created":5,"model":"m","system_fingerprint":"fp_1"'
+CHAT_HEAD = (
+    b'data: {"id":"chatcmpl-1a","object":"chat.completion.chunk","created":5,"model":"m",'
+    b'"system_fingerprint":"fp_1"'
+)
+COMPLETION_HEAD = (
+    b'data: {"id":"cmpl-1a","object":"text_completion","created":5,"model":"m","system_fingerprint":"fp_1"'
+)
 
 
 def test_chat_chunks() -> None:
     frames = Frames(CHAT, include_usage=False)
     null = b',"logprobs":null,"finish_reason":null}]}\n\n'
-    assert frames.first() == CHAT_HEAD + b',"choices":[{"index":0,"delta":{"role":"assistant","content":""}' + null
+    assert (
+        frames.first()
+        == CHAT_HEAD + b',"choices":[{"index":0,"delta":{"role":"assistant","content":""}' + null
+    )
     assert frames.text('a"\n') == CHAT_HEAD + b',"choices":[{"index":0,"delta":{"content":"a\\"\\n"}' + null
     assert frames.text("") == b""
     ending = b',"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}\n\n'
@@ -81,7 +89,9 @@ def test_the_receipt_carries_the_signed_entry_both_ways() -> None:
     assert frame.endswith(b"}\n\n")
     assert frame.count(b"\n") == 3
     assert SignedEntry.from_dict(json.loads(frame.split(b"data: ")[1])) == SIGNED
-    assert SignedEntry.from_dict(json.loads(base64.b64decode(receipt_header(SIGNED), validate=True))) == SIGNED
+    assert (
+        SignedEntry.from_dict(json.loads(base64.b64decode(receipt_header(SIGNED), validate=True))) == SIGNED
+    )
 
 
 def test_whole_bodies() -> None:

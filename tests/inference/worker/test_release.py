@@ -35,7 +35,9 @@ def test_the_manifest_names_what_defines_the_release_and_nothing_else(folder: Pa
         (folder / name).write_bytes(b"other")
     (folder / "onnx").mkdir()
     (folder / "onnx" / "config.json").write_bytes(b"other")
-    assert release_manifest(folder) == {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    assert release_manifest(folder) == {
+        name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()
+    }
 
 
 def test_the_digest_changes_with_one_byte_of_weights_but_not_with_the_readme(folder: Path) -> None:

@@ -63,7 +63,9 @@ async def test_a_stream_has_role_text_finish_usage_receipt_done_in_this_order(wo
 
 async def test_the_receipt_is_the_journal_entry_and_verifies(worker: Any) -> None:
     response = await worker.post(CHAT, STREAM_BODY)
-    signed = SignedEntry.from_dict(next(data for event, data in frames_of(response.text) if event == "receipt"))
+    signed = SignedEntry.from_dict(
+        next(data for event, data in frames_of(response.text) if event == "receipt")
+    )
     assert worker.journal.find("req_1") == signed
     entry = signed.entry
     assert (entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens) == (9, 2, 3)
@@ -113,7 +115,13 @@ async def test_sampling_parameters_reach_the_engine(worker: Any) -> None:
     await worker.post(CHAT, CHAT_BODY | changes, "req_1")
     await worker.post(CHAT, CHAT_BODY | {"top_p": 0}, "req_2")
     first, second = (request.params for request in worker.engine.requests)
-    assert (first.temperature, first.top_p, first.seed, first.stop, first.max_tokens) == (0.5, 0.25, 7, ("a",), 9)
+    assert (first.temperature, first.top_p, first.seed, first.stop, first.max_tokens) == (
+        0.5,
+        0.25,
+        7,
+        ("a",),
+        9,
+    )
     assert (second.temperature, second.top_p) == (0, 1)
     assert second.max_tokens == 4096 - 9
 
@@ -170,8 +178,7 @@ async def test_a_request_id_is_served_once(worker: Any) -> None:
 async def test_a_request_id_in_flight_is_a_duplicate_and_has_no_entry_yet(worker: Any) -> None:
     worker.engine.gate = asyncio.Event()
     first = asyncio.create_task(worker.post(CHAT, CHAT_BODY))
-    while not worker.runtime.in_flight:
-        await asyncio.sleep(0.005)
+    await worker.busy()
     assert (await worker.post(CHAT, CHAT_BODY)).status_code == 409
     pending = await worker.client.get("/journal/req_1")
     assert (pending.status_code, pending.json()["error"]["code"]) == (503, "in_flight")
@@ -260,8 +267,7 @@ async def test_an_engine_that_reports_an_error_is_no_success(worker: Any) -> Non
 async def test_a_broken_journal_withholds_the_receipt_and_new_work(worker: Any) -> None:
     worker.engine.gate = asyncio.Event()
     waiting = asyncio.create_task(worker.post(CHAT, CHAT_BODY))
-    while not worker.runtime.in_flight:
-        await asyncio.sleep(0.005)
+    await worker.busy()
     worker.journal.broken = "the journal cannot be written: disk full"
     worker.engine.gate.set()
     response = await waiting
