@@ -1,8 +1,8 @@
-"""Rotary positions as DeepSeek-V2 and V3 use them: YaRN frequencies, interleaved pairs, a corrected softmax scale.
+"""Rotary positions as DeepSeek-V2 and V3 use them: YaRN, interleaved pairs, a corrected softmax scale.
 
-A rotated vector holds the first elements of all pairs, then the second ones. Queries and keys share the order, so
-their products are those of the interleaved layout, and a cache of rotated keys is read with the same convention.
-YaRN is always on, whatever the length.
+A rotated vector holds the first elements of all pairs, then the second ones. Queries and keys share the
+order, so their products are those of the interleaved layout, and a cache of rotated keys is read with the
+same convention. YaRN is always on, whatever the length.
 
 Shape suffixes: T positions, R rotary dimensions (even), P = R / 2 pairs.
 """
@@ -73,7 +73,7 @@ def attention_factor(yarn: YarnConfig | None) -> float:
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the last dimension R of `x`, pairs (0, 1), (2, 3), …; the result is first halves then second halves.
+    """Rotate the last dimension R of `x`, pairs (0, 1), (2, 3), …; all first halves come first in the result.
 
     `cos` and `sin` end in P and must broadcast against `x` without its last dimension: for `x_THR` pass
     `cos_TP[:, None]`. The result has the dtype of `x`.
@@ -88,7 +88,7 @@ def _mscale(factor: float, mscale: float) -> float:
 
 
 def _ramp(yarn: YarnConfig, *, dims: int, theta: float) -> torch.Tensor:
-    """0 for pairs that turn often enough to be kept, 1 for those to be stretched, linear between; shape (P,)."""
+    """0 for pairs that turn often enough to be kept, 1 for those to be stretched, linear between: (P,)."""
 
     def pair_turning(rotations: float) -> float:
         span = yarn.original_max_position_embeddings / (rotations * 2 * math.pi)

@@ -1,7 +1,7 @@
 """The architecture of a DeepSeek-V2 or V3 checkpoint, read from its Hugging Face `config.json`.
 
 Both spellings of the rotary settings are understood: the older `rope_theta` + `rope_scaling` and the newer
-`rope_parameters`. What is missing or contradictory is refused with the field's name and what was expected, because
+`rope_parameters`. What is missing or contradictory is refused with the field's name and what was expected:
 a wrong default gives a model that runs and is silently worse.
 """
 
@@ -113,7 +113,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object], *, source: str = "config") -> ModelConfig:
-        """Parse the mapping of a `config.json`. Raises `ConfigError` naming the field and what is expected."""
+        """Parse the mapping of a `config.json`; a `ConfigError` names the field and what is expected."""
         fields = Fields(data, source)
         family = fields.choice("model_type", None, _FAMILIES)
         _refuse_unsupported(fields)
@@ -141,9 +141,7 @@ class ModelConfig:
             ),
             topk_method=cast(
                 TopkMethod,
-                fields.choice(
-                    "topk_method", _METHOD[family], ("greedy", "group_limited_greedy", "noaux_tc")
-                ),
+                fields.choice("topk_method", _METHOD[family], ("greedy", "group_limited_greedy", "noaux_tc")),
             ),
             norm_topk_prob=fields.flag("norm_topk_prob", family == "deepseek_v3"),
             routed_scaling_factor=fields.number("routed_scaling_factor", 1.0, above=0.0),

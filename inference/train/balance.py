@@ -10,13 +10,13 @@ from inference.train.experts import Router
 
 
 def bias_update(bias_E: torch.Tensor, load_E: torch.Tensor, *, step: float) -> None:
-    """In place: `bias += step · sign(mean load − load)`; overloaded experts become less likely to be chosen."""
+    """In place: `bias += step · sign(mean load − load)`; overloaded experts get chosen less."""
     bias_E += step * torch.sign(load_E.mean() - load_E)
 
 
 @torch.no_grad()
 def routers_balance(routers: Sequence[Router], *, step: float) -> list[torch.Tensor]:
-    """Update every router's bias from the load it counted, reset the counts, and return them as shares (sum 1)."""
+    """Update each router's bias from the load it counted, reset the counts, return them as shares of 1."""
     shares = []
     for router in routers:
         bias_update(router.e_score_correction_bias, router.load_E, step=step)

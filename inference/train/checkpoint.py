@@ -38,7 +38,7 @@ def snapshot_write(snapshot: Snapshot, *, path: Path) -> None:
     save_file(tensors, aside, metadata={"facts": json.dumps(snapshot.facts)})
     with aside.open("rb") as written:
         os.fsync(written.fileno())
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def snapshot_read(*, path: Path) -> Snapshot | None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from inference.train import stages
+from inference.train import publish, stages
+from inference.train.curves import PlottingMissingError
 from inference.train.stages import RunFolder, StageError
+from inference.train.team import Team
 from inference.train.trainer import Limit
 
 _STAGES = {
@@ -35,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--threads", type=int, default=None, help="torch threads (default: all cores)")
         if stage in ("pretrain", "chat", "all"):
+            command.add_argument(
+                "--processes", type=int, default=1, help="train in so many processes (on a shared machine)"
+            )
+            command.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+            command.add_argument("--meeting", type=Path, default=None, help=argparse.SUPPRESS)
             command.add_argument("--seed", type=int, default=1, help="of data order and weights (default: 1)")
         if stage in ("pretrain", "chat"):
             limits = command.add_mutually_exclusive_group()
@@ -42,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
             limits.add_argument("--minutes", type=float, help=f"training time (default: {_MINUTES[stage]:g})")
         if stage == "all":
             command.add_argument(
-                "--minutes", type=float, default=70.0, help="training time, one seventh of it chat (default: 70)"
+                "--minutes",
+                type=float,
+                default=70.0,
+                help="training time, one seventh of it chat (default: 70)",
             )
         if stage in ("export", "all"):
             command.add_argument(
@@ -51,16 +65,29 @@ def build_parser() -> argparse.ArgumentParser:
                 default=Path("inference/models/nano"),
                 help="folder of the exported model (default: %(default)s)",
             )
+            command.add_argument(
+                "--no-curves", action="store_true", help="draw no curves (needs no matplotlib)"
+            )
+        if stage in ("evaluate", "all"):
+            command.add_argument(
+                "--per-kind",
+                type=int,
+                default=150,
+                help="infilling tasks of each kind (default: %(default)s)",
+            )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    processes = getattr(options, "processes", 1)
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // processes))
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        _run(options)
-    except StageError as error:
+        with gathered_team(options, given) as team:
+            _run(options, team)
+    except (StageError, PlottingMissingError) as error:
         print(f"inference.train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -69,16 +96,45 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+@contextmanager
+def gathered_team(options: argparse.Namespace, arguments: list[str]) -> Iterator[Team]:
+    """The team this process belongs to; the leader starts the others and ends them with itself."""
+    size = getattr(options, "processes", 1)
+    if size == 1:
+        yield Team()
+        return
+    if options.rank > 0:
+        yield Team.join(rank=options.rank, size=size, meeting_file=options.meeting)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        command = [sys.executable, "-m", "inference.train", *arguments, "--meeting", str(meeting)]
+        others = [subprocess.Popen([*command, "--rank", str(rank)]) for rank in range(1, size)]
+        try:
+            yield Team.join(rank=0, size=size, meeting_file=meeting)
+        finally:
+            for other in others:
+                other.terminate()
+                other.wait()
+
+
+def _run(options: argparse.Namespace, team: Team) -> None:
     run, stage = RunFolder(options.run), options.stage
-    if stage in ("corpus", "all"):
+    if stage in ("corpus", "all") and team.leads:
         stages.corpus_make(run)
-    if stage in ("tokenizer", "all"):
+    if stage in ("tokenizer", "all") and team.leads:
         stages.tokenizer_make(run)
+    team.agree(0)  # the others wait for both
     if stage in ("pretrain", "all"):
-        stages.pretrain(run, limit=_limit(options, "pretrain"), seed=options.seed)
+        stages.pretrain(run, limit=_limit(options, "pretrain"), seed=options.seed, team=team)
     if stage in ("chat", "all"):
-        stages.chat(run, limit=_limit(options, "chat"), seed=options.seed)
+        stages.chat(run, limit=_limit(options, "chat"), seed=options.seed, team=team)
+    if not team.leads:
+        return
+    if stage in ("evaluate", "all"):
+        publish.model_evaluate(run, per_kind=options.per_kind)
+    if stage in ("export", "all"):
+        publish.model_publish(run, folder=options.out, curves=not options.no_curves)
 
 
 def _limit(options: argparse.Namespace, stage: str) -> Limit:

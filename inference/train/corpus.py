@@ -1,7 +1,7 @@
 """The corpus: the running interpreter's own standard library, its reference topics and built-in docstrings.
 
-Only files that come with Python (PSF licence) are read; nothing is downloaded. A document belongs to the held-out
-split by the hash of its name alone, so the split is the same on every machine and for every seed.
+Only files that come with Python (PSF licence) are read; nothing is downloaded. A document belongs to the
+held-out split by the hash of its name alone, so the split is the same on every machine and for every seed.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _builtin_docs() -> Iterator[SourceText]:
 
 
 def callable_docs(module: object) -> Iterator[tuple[str, str, str]]:
-    """`(qualified name, signature or "", docstring)` of a module's public callables and their public methods."""
+    """`(qualified name, signature or "", docstring)` of public callables and their public methods."""
     for name, value in sorted(vars(module).items()):
         if name.startswith("_") or not callable(value) or not inspect.getdoc(value):
             continue
@@ -131,5 +131,9 @@ def _signature(value: object) -> str:
     """The text signature without the receiver that C functions carry, or ""."""
     text = getattr(value, "__text_signature__", None) or ""
     for receiver in ("$module", "$self", "$type"):
-        text = text.replace(f"({receiver}, /, ", "(").replace(f"({receiver}, /)", "()").replace(f"({receiver}, ", "(")
+        text = (
+            text.replace(f"({receiver}, /, ", "(")
+            .replace(f"({receiver}, /)", "()")
+            .replace(f"({receiver}, ", "(")
+        )
     return text if "$" not in text else ""

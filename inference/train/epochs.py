@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from inference.train.corpus import SourceText
 from inference.train.fim import fim_ids, fim_split
 from inference.train.packing import Document, Rows, pack_rows
+from inference.train.seeds import seeded
 from inference.train.vocabulary import SpecialIds
 
 # Characters per row token a segment may have: with its special tokens it then rarely outgrows a row.
@@ -30,7 +31,8 @@ class Cursor:
 class EpochSource:
     """Everything rows are made from.
 
-    Question/answer `pairs` join epochs of rows of at least `pair_row_tokens`, as `pair_share` of their tokens.
+    Question/answer `pairs` join epochs of rows of at least `pair_row_tokens`, as `pair_share` of their
+    tokens.
     """
 
     texts: Sequence[SourceText]
@@ -43,7 +45,7 @@ class EpochSource:
 
     def rows(self, cursor: Cursor) -> Rows:
         """The rows of the epoch `cursor` points into."""
-        rng = random.Random(f"{self.seed}/{cursor.epoch}/{cursor.row_tokens}")
+        rng = seeded(self.seed, cursor.epoch, cursor.row_tokens)
         documents = list(self._documents(cursor.row_tokens, rng))
         if self.pairs and self.pair_share and cursor.row_tokens >= self.pair_row_tokens:
             documents = self._mixed(documents, rng)

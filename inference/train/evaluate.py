@@ -49,8 +49,8 @@ def evaluate(
     network.eval()
     tasks = infill_tasks(texts, per_kind=per_kind)
     answers = [_infilled(network, task, tokenizer) for task in tasks]
-    correct = {kind: 0 for kind in KINDS}
-    count = {kind: 0 for kind in KINDS}
+    correct = dict.fromkeys(KINDS, 0)
+    count = dict.fromkeys(KINDS, 0)
     for task, (_, _, text) in zip(tasks, answers, strict=True):
         count[task.kind] += 1
         correct[task.kind] += text.rstrip() == task.infill.middle.rstrip()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from inference.models.config import ModelConfig
 
@@ -24,7 +24,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        result: torch.Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
         return result
 
 
@@ -44,7 +44,7 @@ class Router(nn.Module):
 
     def forward(self, x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(weight_NK, expert_NK)`; counts the load while training."""
-        score_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
+        score_NE = functional.linear(x_ND.float(), self.weight.float()).sigmoid()
         with torch.no_grad():
             expert_NK = self._choose(score_NE)
             if self.training:
@@ -81,9 +81,7 @@ class Moe(nn.Module):
         routed: torch.Tensor = self._routed(x_ND, weight_NK, expert_NK).view_as(x)
         return routed + self.shared_experts(x)
 
-    def _routed(
-        self, x_ND: torch.Tensor, weight_NK: torch.Tensor, expert_NK: torch.Tensor
-    ) -> torch.Tensor:
+    def _routed(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, expert_NK: torch.Tensor) -> torch.Tensor:
         """Tokens sorted by expert, one product per expert, and back; M = N × K token copies."""
         chosen = expert_NK.shape[1]
         expert_M = expert_NK.flatten()
@@ -94,7 +92,9 @@ class Moe(nn.Module):
         parts = Reorder.apply(copy_MD, order_M, back_M).split(counts)
         outputs = [
             _expert(part, gate_up, down)
-            for part, gate_up, down in zip(parts, self.gate_up_E2ID.unbind(), self.down_EDI.unbind(), strict=True)
+            for part, gate_up, down in zip(
+                parts, self.gate_up_E2ID.unbind(), self.down_EDI.unbind(), strict=True
+            )
             if len(part)
         ]
         output_NKD = Reorder.apply(torch.cat(outputs), back_M, order_M).unflatten(0, (-1, chosen))
@@ -102,8 +102,8 @@ class Moe(nn.Module):
 
 
 def _expert(x: torch.Tensor, gate_up_2ID: torch.Tensor, down_DI: torch.Tensor) -> torch.Tensor:
-    gate, up = F.linear(x, gate_up_2ID.flatten(0, 1)).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, down_DI)
+    gate, up = functional.linear(x, gate_up_2ID.flatten(0, 1)).chunk(2, dim=-1)
+    return functional.linear(functional.silu(gate) * up, down_DI)
 
 
 class Reorder(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """The trained network as a Hugging Face folder that any DeepSeek-V3 loader reads.
 
-Names are the family's own: experts one by one, the multi-token-prediction module as the layer after the last. Its
-embedding and head are the main model's and are not written twice. Router biases stay fp32, all else is bf16.
+Names are the family's own: experts one by one, the multi-token-prediction module as the layer after the
+last. Its embedding and head are the main model's and are not written twice. Router biases stay fp32, all
+else is bf16.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ def model_export(
 
 
 def model_import(folder: Path) -> Network:
-    """A network in fp32 with the weights of an exported `folder`; raises `KeyError` naming a missing tensor."""
+    """A network in fp32 with the weights of `folder`; a `KeyError` names a missing tensor."""
     network = Network(ModelConfig.from_dir(folder))
     with safe_open(folder / "model.safetensors", framework="pt") as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a mapping
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     state = {}
     for name, value in network.state_dict().items():
         public = _public_name(name, network.config.num_hidden_layers)

@@ -1,4 +1,4 @@
-"""Fill-in-the-middle: a text is cut by characters into prefix, middle and suffix, and laid out prefix-suffix-middle."""
+"""Fill-in-the-middle: a text cut by characters in three, laid out prefix, suffix, middle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Infill:
 
 
 def fim_split(text: str, rng: random.Random) -> Infill:
-    """Cut `text` at two places: anywhere, from a cursor to the end of its line, or a span of one to eight lines."""
+    """Cut `text` at two places: anywhere, or from a cursor to the end of a line soon after."""
     kind = rng.random()
     if kind < 0.3:
         start, end = sorted(rng.randint(0, len(text)) for _ in range(2))

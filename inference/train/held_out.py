@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
+from torch.nn import functional
 
 from inference.train.corpus import SourceText
 from inference.train.network import Network
@@ -40,4 +40,6 @@ def label_losses(network: Network, batch: Batch) -> torch.Tensor:
     """The next-token loss in nats of every labelled position, flat."""
     state = network(batch.id_RT, network.context(batch.position_RT, batch.attention_mask()))
     learned = batch.label_RT != IGNORE
-    return F.cross_entropy(network.lm_head(state[learned]), batch.label_RT[learned], reduction="none")
+    return functional.cross_entropy(
+        network.lm_head(state[learned]), batch.label_RT[learned], reduction="none"
+    )

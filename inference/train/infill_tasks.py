@@ -10,6 +10,7 @@ from typing import Literal
 
 from inference.train.corpus import SourceText
 from inference.train.fim import Infill
+from inference.train.seeds import seeded
 
 TaskKind = Literal["line", "rest of line", "lines"]
 KINDS: tuple[TaskKind, ...] = ("line", "rest of line", "lines")
@@ -18,7 +19,7 @@ _PREFIX_CHARACTERS, _SUFFIX_CHARACTERS = 1500, 700
 
 @dataclass(frozen=True, slots=True)
 class InfillTask:
-    """One hole in a held-out file; correct when the infill equals the original but for trailing white space."""
+    """One hole in a held-out file; correct when filled as in the original but for trailing white space."""
 
     file: str
     kind: TaskKind
@@ -27,9 +28,12 @@ class InfillTask:
 
 def infill_tasks(texts: Sequence[SourceText], *, per_kind: int, seed: int = 11) -> list[InfillTask]:
     """`per_kind` tasks of each kind, drawn from the bodies of the functions in `texts`."""
-    rng = random.Random(seed)
+    rng = seeded(seed)
     bodies = [
-        (source, first, last) for source in texts if source.name.endswith(".py") for first, last in _bodies(source)
+        (source, first, last)
+        for source in texts
+        if source.name.endswith(".py")
+        for first, last in _bodies(source)
     ]
     rng.shuffle(bodies)
     tasks: list[InfillTask] = []
@@ -49,9 +53,7 @@ def _bodies(source: SourceText) -> Iterator[tuple[int, int]]:
                 yield body[0].lineno - 1, body[-1].end_lineno - 1
 
 
-def _task(
-    source: SourceText, first: int, last: int, kind: TaskKind, rng: random.Random
-) -> InfillTask | None:
+def _task(source: SourceText, first: int, last: int, kind: TaskKind, rng: random.Random) -> InfillTask | None:
     lines = source.text.split("\n")
     height = rng.randint(2, 4) if kind == "lines" else 1
     starts = [

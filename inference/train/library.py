@@ -1,4 +1,4 @@
-"""What the standard library says about itself: modules, functions and classes with signatures and docstrings."""
+"""What the standard library says about itself: names with their signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _ALIASES = (
     ("json.encoder.", "json."), ("multiprocessing.context.", "multiprocessing."),
 )  # fmt: skip
 _BUILTIN_NAMES = {
-    "builtins": "", "_functools": "functools", "_collections": "collections", "_csv": "csv", "_random": "random",
+    "builtins": "", "_functools": "functools", "_collections": "collections", "_csv": "csv",
+    "_random": "random",
     "_struct": "struct", "_operator": "operator", "_datetime": "datetime", "_io": "io", "_heapq": "heapq",
     "_bisect": "bisect", "_socket": "socket", "posix": "os",
 }  # fmt: skip
@@ -26,7 +27,7 @@ _BUILTIN_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One documented thing: `name` as a user would write it (`textwrap.dedent`), `signature` as after `def`."""
+    """One documented thing: `name` as users write it (`textwrap.dedent`), `signature` as in source."""
 
     name: str
     kind: str
@@ -85,7 +86,9 @@ def _module_entries(module: str, text: str) -> Iterator[Entry]:
 
 
 def _definition(node: ast.stmt, prefix: str, *, method: bool = False) -> Iterator[Entry]:
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return
+    if node.name.startswith("_"):
         return
     summary = first_paragraph(ast.get_docstring(node) or "")
     if not summary:

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from inference.layers.rope import RopeTable, apply_rope, softmax_scale
 from inference.models.config import ModelConfig
@@ -77,7 +77,7 @@ class LatentAttention(nn.Module):
         key_nope, value = expanded.split([config.qk_nope_head_dim, config.v_head_dim], dim=-1)
         key = torch.cat([key_nope, key_rope[:, :, None].expand(-1, -1, heads, -1)], dim=-1)
         query = torch.cat([query_nope, query_rope], dim=-1)
-        mixed = F.scaled_dot_product_attention(
+        mixed = functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
             attn_mask=context.mask, scale=self.scale,
         )  # fmt: skip

@@ -18,8 +18,8 @@ IGNORE = -100
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids (the first one BOS), from which index on they are learned (a chat answer's start: only the answer),
-    and whether they may be cut and continued after another BOS.
+    """Token ids (the first one BOS), from which index on they are learned (a chat answer's start: only the
+    answer), and whether they may be cut and continued after another BOS.
     """
 
     ids: Sequence[int]
@@ -65,8 +65,8 @@ class Rows:
 def pack_rows(documents: Iterable[Document], *, row_tokens: int, pad_id: int) -> Rows:
     """Rows of `row_tokens`, in the documents' order but for those waiting for a row they fit in.
 
-    A divisible document is cut where a row ends and goes on in the next one as a document of its own; others stay
-    whole (cut only when longer than a row). So rows are full until divisible documents run out.
+    A divisible document is cut where a row ends and goes on in the next one as a document of its own;
+    others stay whole (cut only when longer than a row). So rows are full until divisible documents run out.
     """
     queue = deque(documents)
     waiting: deque[Document] = deque()

@@ -14,9 +14,11 @@ from inference.train import questions
 from inference.train.corpus import SourceText
 from inference.train.library import Entry, entries_of, first_paragraph, user_name
 from inference.train.packing import Document
+from inference.train.seeds import seeded
 from inference.train.vocabulary import SpecialIds
 
 _RARE = ("idlelib", "lib2to3", "distutils", "turtledemo", "tkinter", "turtle", "pydoc", "ensurepip")
+_NOT_VERBS = ("A", "An", "The", "This", "If", "Like", "For")
 _SELF_REPEATS = 6
 _FREQUENT_QUESTIONS = 5
 _CODE_CHARACTERS_MAX = 700
@@ -31,8 +33,8 @@ class Pair:
 
 
 def pairs_make(texts: Sequence[SourceText], *, seed: int = 7) -> list[Pair]:
-    """Pairs about everything documented in `texts`, module-level names more often, plus nano's own introduction."""
-    rng = random.Random(seed)
+    """Pairs about all that `texts` document, module-level names more often, plus nano's own introduction."""
+    rng = seeded(seed)
     entries: dict[str, Entry] = {}
     for source in texts:
         for entry in entries_of(source):
@@ -47,8 +49,11 @@ def pairs_make(texts: Sequence[SourceText], *, seed: int = 7) -> list[Pair]:
 
 
 def chat_documents(pairs: Iterable[Pair], tokenizer: Tokenizer, *, seed: int = 7) -> list[Document]:
-    """Pairs as chat documents: some with a system message, some after an earlier turn; only the answer is learned."""
-    rng, special = random.Random(seed), SpecialIds.of(tokenizer)
+    """Pairs as chat documents, of which only the answer is learned.
+
+    Some have a system message, some an earlier turn.
+    """
+    rng, special = seeded(seed), SpecialIds.of(tokenizer)
     documents: list[Document] = []
     earlier: Pair | None = None
     for pair in pairs:
@@ -78,7 +83,8 @@ def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
             templates += [(template, block) for template in questions.SIGNATURE]
             templates += [(template, f"{block}\n{entry.summary}") for template in questions.USE]
     count = min(len(templates), _FREQUENT_QUESTIONS if frequent else 2)
-    chosen = [templates[0], *rng.sample(templates[1:], count - 1)] if frequent else rng.sample(templates, count)
+    first = templates[:1] if frequent else []
+    chosen = [*first, *rng.sample(templates[len(first) :], count - len(first))]
     for template, answer in chosen:
         yield Pair(template.format(name=entry.name, kind=entry.kind), answer)
     if frequent and entry.kind == "function" and (task := _task(entry.summary)):
@@ -87,10 +93,10 @@ def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
 
 def _task(summary: str) -> str:
     """`Remove any …` as `remove any …`; "" when the summary is not a short imperative."""
-    sentence = summary.split(". ")[0].rstrip(".").replace("`", "")
+    sentence = summary.split(". ", maxsplit=1)[0].rstrip(".").replace("`", "")
     first = sentence.split(" ", 1)[0]
     imperative = first.isalpha() and first.istitle() and not first.endswith("s")
-    usable = imperative and 12 < len(sentence) < 90 and first not in ("A", "An", "The", "This", "If", "Like", "For")
+    usable = imperative and 12 < len(sentence) < 90 and first not in _NOT_VERBS
     return sentence[0].lower() + sentence[1:] if usable else ""
 
 

@@ -17,8 +17,8 @@ def nano_architecture(*, vocab_size: int = VOCABULARY) -> dict[str, object]:
         "vocab_size": vocab_size,
         "hidden_size": 192,
         "intermediate_size": 512,
-        "moe_intermediate_size": 96,
-        "num_hidden_layers": 6,
+        "moe_intermediate_size": 64,
+        "num_hidden_layers": 5,
         "first_k_dense_replace": 1,
         "num_nextn_predict_layers": 1,
         "num_attention_heads": 4,
@@ -67,9 +67,9 @@ class TrainSettings:
     """One stage of training; rates are per optimiser step, `progress` runs from 0 to 1 over the stage."""
 
     seed: int = 1
-    row_tokens: int = 512
+    row_tokens: int = 256
     long_row_tokens: int = 1024
-    long_from_progress: float = 0.8
+    long_from_progress: float = 0.75
     batch_tokens: int = 4096
     muon_lr: float = 0.025
     adam_lr: float = 0.006
@@ -87,7 +87,8 @@ class TrainSettings:
 
 PRETRAIN = TrainSettings(pair_share=0.3)
 CHAT = TrainSettings(
-    row_tokens=1024,
+    row_tokens=512,
+    long_row_tokens=512,
     long_from_progress=0.0,
     muon_lr=0.006,
     adam_lr=0.0012,

@@ -17,6 +17,7 @@ from inference.train.network import Network
 from inference.train.packing import Document
 from inference.train.pairs import chat_documents, pairs_make
 from inference.train.settings import CHAT, PRETRAIN, VOCABULARY, TrainSettings, nano_architecture
+from inference.train.team import Team
 from inference.train.trainer import Limit, Trainer
 from inference.train.vocabulary import tokenizer_train
 
@@ -88,21 +89,28 @@ def tokenizer_make(run: RunFolder) -> None:
     print(f"tokenizer: {tokenizer.get_vocab_size()} entries, {size / tokens:.2f} held-out bytes per token")
 
 
-def pretrain(run: RunFolder, *, limit: Limit, seed: int) -> None:
+def pretrain(run: RunFolder, *, limit: Limit, seed: int, team: Team) -> None:
     """Next-token training with fill-in-the-middle; question/answer pairs join in with the long rows."""
     torch.manual_seed(seed)
     network = new_network(run.tokenizer().get_vocab_size())
-    _train(run, network, stage="pretrain", settings=PRETRAIN, limit=limit, seed=seed)
+    _train(run, network, stage="pretrain", settings=PRETRAIN, limit=limit, seed=seed, team=team)
 
 
-def chat(run: RunFolder, *, limit: Limit, seed: int) -> None:
+def chat(run: RunFolder, *, limit: Limit, seed: int, team: Team) -> None:
     """Question answering on top of the pre-trained network, mixed with corpus so that infilling is kept."""
     torch.manual_seed(seed)
-    _train(run, run.trained("pretrain"), stage="chat", settings=CHAT, limit=limit, seed=seed + 1)
+    _train(run, run.trained("pretrain"), stage="chat", settings=CHAT, limit=limit, seed=seed + 1, team=team)
 
 
 def _train(
-    run: RunFolder, network: Network, *, stage: str, settings: TrainSettings, limit: Limit, seed: int
+    run: RunFolder,
+    network: Network,
+    *,
+    stage: str,
+    settings: TrainSettings,
+    limit: Limit,
+    seed: int,
+    team: Team,
 ) -> None:
     tokenizer, held_out = run.tokenizer(), run.texts("heldout")
     source = EpochSource(
@@ -114,11 +122,12 @@ def _train(
         pair_share=settings.pair_share,
         pair_row_tokens=settings.long_row_tokens,
     )
-    trainer = Trainer(network, source, settings, folder=run.path, stage=stage)
+    trainer = Trainer(network, source, settings, folder=run.path, stage=stage, team=team)
     resumed = trainer.resume()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     where = f"resumes after step {trainer.step}" if resumed else "starts"
-    print(f"{stage}: {parameters / 1e6:.2f} M parameters, {where}, {limit.describe()} in all", flush=True)
+    if team.leads:
+        print(f"{stage}: {parameters / 1e6:.2f} M parameters, {where}, {limit.describe()} in all", flush=True)
     few = held_out[::3]
 
     def say(line: str) -> None:

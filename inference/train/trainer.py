@@ -20,6 +20,7 @@ from inference.train.network import Network
 from inference.train.optimizer import MuonAdamW
 from inference.train.packing import Batch, Rows
 from inference.train.settings import TrainSettings
+from inference.train.team import Team
 
 Probe = Callable[[Network], float]
 
@@ -53,14 +54,22 @@ class Trainer:
     """Owns network, optimiser, position in the data and log of one stage."""
 
     def __init__(
-        self, network: Network, source: EpochSource, settings: TrainSettings, *, folder: Path, stage: str
+        self,
+        network: Network,
+        source: EpochSource,
+        settings: TrainSettings,
+        *,
+        folder: Path,
+        stage: str,
+        team: Team = Team(),  # noqa: B008  # frozen
     ) -> None:
-        self.network, self.source, self.settings = network, source, settings
+        self.network, self.source, self.settings, self.team = network, source, settings, team
         self.optimizer = MuonAdamW(
             network,
             muon_lr=settings.muon_lr,
             adam_lr=settings.adam_lr,
             weight_decay=settings.weight_decay,
+            team=team,
         )
         self.step, self.tokens, self.elapsed_s = 0, 0, 0.0
         self.cursor = Cursor(settings.row_tokens)
@@ -72,7 +81,8 @@ class Trainer:
         """Restore the last checkpoint of this stage, if there is one, and forget log lines after it."""
         snapshot = snapshot_read(path=self.checkpoint_path)
         if snapshot is None:
-            self.log_path.unlink(missing_ok=True)
+            if self.team.leads:
+                self.log_path.unlink(missing_ok=True)
             return False
         self.network.load_state_dict(snapshot.network)
         self.optimizer.load_named_state(snapshot.optimizer)
@@ -80,6 +90,8 @@ class Trainer:
         facts = snapshot.facts
         self.step, self.tokens, self.elapsed_s = facts["step"], facts["tokens"], facts["elapsed_s"]
         self.cursor = Cursor(**facts["cursor"])
+        if not self.team.leads:
+            return True
         kept = [line for line in log_read(self.log_path) if line["step"] <= self.step]
         self.log_path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         return True
@@ -114,21 +126,30 @@ class Trainer:
         """Step until `limit`, logging and saving on the way and once at the end."""
         self.network.train()
         window: list[dict[str, Any]] = []
-        while (progress := limit.progress(step=self.step, elapsed_s=self.elapsed_s)) < 1:
+        while (progress := self._progress(limit)) < 1:
             window.append(self.take_step(progress))
+            if not self.team.leads:
+                continue
             ended = limit.progress(step=self.step, elapsed_s=self.elapsed_s) >= 1
             if self.step % log_every == 0 or ended:
                 line = _summary(window)
                 if probe is not None and (self.step % probe_every == 0 or ended):
-                    self.network.eval()
-                    line["heldout_bpb"] = probe(self.network)
-                    self.network.train()
+                    line["heldout_bpb"] = self._probed(probe)
                 with self.log_path.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(line) + "\n")
                 say(progress_line(line, progress))
                 window = []
             if self.step % save_every == 0 or ended:
                 self.save()
+
+    def _progress(self, limit: Limit) -> float:
+        return self.team.agree(limit.progress(step=self.step, elapsed_s=self.elapsed_s))
+
+    def _probed(self, probe: Probe) -> float:
+        self.network.eval()
+        value = probe(self.network)
+        self.network.train()
+        return value
 
     def take_step(self, progress: float) -> dict[str, Any]:
         """One optimiser step; returns what the log keeps of it."""
@@ -138,15 +159,19 @@ class Trainer:
         multiplier = rate_multiplier(settings, step=self.step, progress=progress)
         losses = batch_losses(self.network, batch)
         (losses.next_token + settings.mtp_weight * losses.after_next).backward()
+        routers = self.network.routers()
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        self.team.add_up(gradients, scale=1 / self.team.size)
+        self.team.add_up(router.load_E for router in routers)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.gradient_norm_max)
         if not math.isfinite(float(norm)):
-            raise FloatingPointError(f"step {self.step}: the gradient is not finite; lower the learning rates")
+            raise FloatingPointError(f"step {self.step}: gradient not finite; lower the learning rates")
         self.optimizer.schedule(multiplier)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        shares = routers_balance(self.network.routers(), step=settings.bias_step * multiplier)
-        seconds = time.monotonic() - started
-        self.step, self.tokens = self.step + 1, self.tokens + batch.id_RT.numel()
+        shares = routers_balance(routers, step=settings.bias_step * multiplier)
+        seconds, tokens = time.monotonic() - started, batch.id_RT.numel() * self.team.size
+        self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.elapsed_s += seconds
         return {
             "step": self.step,
@@ -156,7 +181,7 @@ class Trainer:
             "mtp_loss": float(losses.after_next.detach()),
             "gradient_norm": float(norm),
             "rate": multiplier,
-            "tokens_per_s": batch.id_RT.numel() / seconds,
+            "tokens_per_s": tokens / seconds,
             "load": [share.tolist() for share in shares],
         }
 
@@ -173,7 +198,8 @@ class Trainer:
                 raise ValueError(f"an epoch has {len(rows)} rows but a batch needs {count}: add text")
             self.cursor = Cursor(row_tokens, epoch=self.cursor.epoch + 1)
             rows = self._epoch_rows()
-        batch = rows.batch(self.cursor.row, count)
+        share = self.team.share(count)
+        batch = rows.batch(self.cursor.row + share.start, share.stop - share.start)
         self.cursor = replace(self.cursor, row=self.cursor.row + count)
         return batch
 

@@ -20,9 +20,7 @@ ASSISTANT = "<｜Assistant｜>"
 SPECIAL_TOKENS = (BOS, EOS, PAD, FIM_BEGIN, FIM_HOLE, FIM_END, USER, ASSISTANT)
 
 # A line's end and the next line's indentation are one piece: half of Python's white space costs nothing then.
-_PIECES = (
-    r"(?:[ \t]*\n)+[ \t]*|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+_PIECES = r"(?:[ \t]*\n)+[ \t]*|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -59,7 +57,7 @@ class SpecialIds:
 
 
 def tokenizer_train(*, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of `vocab_size` entries, special tokens included; encoding adds BOS unless told not to."""
+    """A byte-level BPE of `vocab_size` entries, the special tokens included; encoding adds BOS by default."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -18,15 +18,32 @@ from inference.train.vocabulary import BOS, FIM_BEGIN, tokenizer_train
 
 NANO = Path(__file__).resolve().parents[3] / "inference" / "models" / "nano"
 TINY = {
-    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "intermediate_size": 48,
-    "moe_intermediate_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
     "rope_scaling": {
-        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1,
-        "mscale": 1.0, "mscale_all_dim": 1.0,
+        "type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
     },
-}  # fmt: skip
+}
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -47,7 +64,9 @@ def our_logits(network: Network, id_BT: torch.Tensor) -> torch.Tensor:
     length = id_BT.shape[1]
     look = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     with torch.no_grad():
-        logits: torch.Tensor = network.lm_head(network(id_BT, network.context(torch.arange(length)[None], look)))
+        logits: torch.Tensor = network.lm_head(
+            network(id_BT, network.context(torch.arange(length)[None], look))
+        )
     return logits
 
 
@@ -84,7 +103,7 @@ def test_the_draft_module_is_the_layer_after_the_last_without_copies() -> None:
     names = set(checkpoint_tensors(network, dtype=torch.float32))
     draft = {name.removeprefix("model.layers.3.") for name in names if name.startswith("model.layers.3.")}
     assert {"enorm.weight", "hnorm.weight", "eh_proj.weight", "shared_head.norm.weight"} <= draft
-    assert "self_attn.kv_a_proj_with_mqa.weight" in draft and "mlp.experts.7.down_proj.weight" in draft
+    assert {"self_attn.kv_a_proj_with_mqa.weight", "mlp.experts.7.down_proj.weight"} <= draft
     assert not any("embed_tokens" in name or "head.weight" in name for name in draft)
 
 
@@ -105,7 +124,11 @@ def test_the_tokenizer_folder_serves_chat_and_infilling(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not exported in this checkout")
 def test_nano_has_the_logits_transformers_computes() -> None:
     network = model_import(NANO)
-    ids = Tokenizer.from_file(str(NANO / "tokenizer.json")).encode(Path(__file__).read_text(encoding="utf-8")).ids
+    ids = (
+        Tokenizer.from_file(str(NANO / "tokenizer.json"))
+        .encode(Path(__file__).read_text(encoding="utf-8"))
+        .ids
+    )
     id_BT = torch.tensor([ids[:1200]])  # past the original 1024 positions
     assert id_BT.shape[1] == 1200
     assert (our_logits(network, id_BT) - their_logits(NANO, id_BT)).abs().max() < 1e-3
@@ -118,4 +141,3 @@ def test_nano_keeps_to_its_size_and_types() -> None:
         for name in file.keys():  # noqa: SIM118  # not a mapping
             wanted = torch.float32 if name.endswith("e_score_correction_bias") else torch.bfloat16
             assert file.get_tensor(name).dtype == wanted, name
-
