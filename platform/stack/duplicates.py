@@ -1,0 +1,44 @@
+"""Refuse a settings file that assigns one name twice: the second would win in silence."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from stack.layout import ROOT
+
+
+def names_assigned(tree: ast.Module) -> Iterator[str]:
+    """Every name assigned at module level; a branch counts like a line of its own."""
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            yield from (each.id for each in ast.walk(target) if _is_stored_name(each))
+
+
+def _is_stored_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.isupper()
+
+
+def duplicates_find(path: Path) -> list[str]:
+    """Settings that ``path`` assigns more than once."""
+    counts = Counter(names_assigned(ast.parse(path.read_text())))
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def main() -> int:
+    """Exit status 1 with the names when there are any."""
+    path = ROOT / "platform" / "config" / "settings.py"
+    duplicates = duplicates_find(path)
+    for name in duplicates:
+        print(f"{path.name}: {name} is assigned more than once")
+    return 1 if duplicates else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
