@@ -31,7 +31,9 @@ class Candidate:
 async def worker_enrol(*, candidate: Candidate, token: str, client: httpx.AsyncClient) -> Identity:
     """Enrol with ``token``, which is spent by it. Raises RefusedError or UnreachableError."""
     base = f"{candidate.control_url}/api/workers"
-    challenge = await control_post(client, f"{base}/challenge", {"token": token})
+    challenge = await control_post(
+        client, f"{base}/challenge", {"token": token, "release": candidate.release_slug}
+    )
     request = _answer(candidate, token, challenge)
     signature = candidate.key.sign(request.signing_bytes())
     answer = await control_post(client, f"{base}/enrol", request.to_dict() | {"signature": signature})

@@ -102,12 +102,19 @@ async def _conclude(flight: Flight, writer: Writer, text: str, signed: SignedEnt
     if signed is None:
         await writer.fail(fault("The worker could not record this request; it is not charged."), None)
     elif flight.finish_reason == "cancelled":
-        message = "The worker stopped before the answer was complete. Try again."
-        await writer.fail(overloaded(message), signed)
+        await writer.fail(_stopped(flight), signed)
     elif flight.finish_reason == "error":
         await writer.fail(fault("The worker failed while it generated the answer. Try again."), signed)
     else:
         await writer.finish(text, flight.finish_reason or "stop", flight.usage(), signed)
+
+
+def _stopped(flight: Flight) -> RefusalError:
+    """503 only while nothing was produced: then another worker may take the same request."""
+    message = "The worker stopped before the answer was complete. Try again."
+    if flight.first_token_at_ms is None:
+        return overloaded(message)
+    return RefusalError(500, message, type="server_error", code="insufficient_system_resource")
 
 
 def _writer(call: Call, send: Send, flight: Flight, release_digest: str) -> Writer:

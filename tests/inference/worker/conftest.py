@@ -229,6 +229,8 @@ class Utility:
     def _challenge(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if body["token"] not in self.tokens:
             return 401, error_body("invalid_token", "This token is unknown, used or expired.")
+        if body["release"] != RELEASE:
+            return 403, error_body("release_mismatch", "The partner offers no such release.")
         ranges = [{"path": "config.json", "offset": 1, "length": 7}]
         return 200, {"nonce": self.tokens[body["token"]], "release": self.release, "ranges": ranges}
 

@@ -125,5 +125,18 @@ async def test_a_drain_ends_what_does_not_finish_in_time_with_an_error_and_an_en
     assert frames[-1] == "data: [DONE]"
     assert frames[-2].startswith("event: receipt\n")
     error = json.loads(frames[-3].removeprefix("data: "))["error"]
-    assert error["code"] == "server_is_overloaded"
+    assert error["code"] == "insufficient_system_resource"
     assert (await entry_of(worker))["finish_reason"] == "cancelled"
+
+
+@pytest.mark.parametrize(("produced", "status"), [(0, 503), (1, 500)])
+async def test_only_a_request_that_produced_nothing_may_go_to_another_worker(
+    worker: Any, produced: int, status: int
+) -> None:
+    worker.engine.gate, worker.engine.free = asyncio.Event(), produced
+    waiting = asyncio.create_task(worker.post(CHAT, BODY))
+    await worker.busy()
+    await runtime_drain(worker.runtime, limit_s=0.05)
+    assert (await waiting).status_code == status
+    entry = await entry_of(worker)
+    assert (entry["finish_reason"], entry["completion_tokens"]) == ("cancelled", produced)
