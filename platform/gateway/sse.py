@@ -52,11 +52,10 @@ class FrameFilter:
         return data[:cut]
 
     def _take_receipt(self, data: bytes) -> bytes:
-        kept = []
-        for frame in data.split(_END):
-            if frame.startswith(_EVENT):
-                _, _, body = frame.partition(_DATA)
-                self.receipt = body
-            else:
-                kept.append(frame)
-        return _END.join(kept)
+        begin = 0 if data.startswith(_EVENT) else data.find(b"\n" + _EVENT) + 1
+        while begin or data.startswith(_EVENT):
+            end = data.index(_END, begin) + len(_END)
+            self.receipt = data[begin : end - len(_END)].partition(_DATA)[2]
+            data = data[:begin] + data[end:]
+            begin = data.find(b"\n" + _EVENT) + 1
+        return data
