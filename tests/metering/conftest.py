@@ -40,15 +40,15 @@ def world(database: psycopg.Connection[Any], valkey: redis.Redis) -> World:
 
 @pytest.fixture
 def meter_make(postgres_urls: RoleUrls, valkey: redis.Redis, world: World) -> Iterator[MeterMaker]:
-    """Makes meters, each with connections of its own; the same name is the same meter after a restart."""
-    opened: list[psycopg.Connection[Any]] = []
+    """Makes meters, a connection for each name; the same name again is that meter after a restart."""
+    connections: dict[str, psycopg.Connection[Any]] = {}
 
     def make(consumer: str = "meter-0", *, batch: int = 1000) -> Meter:
-        connection = psycopg.connect(postgres_urls.system, autocommit=True)
-        opened.append(connection)
+        if consumer not in connections:
+            connections[consumer] = psycopg.connect(postgres_urls.system, autocommit=True)
         stream = UsageStream(valkey, consumer=consumer)
-        return Meter(stream, Poster(connection), batch=batch, block_ms=1)
+        return Meter(stream, Poster(connections[consumer]), batch=batch, block_ms=1)
 
     yield make
-    for connection in opened:
+    for connection in connections.values():
         connection.close()

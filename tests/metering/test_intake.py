@@ -39,7 +39,7 @@ def make(**changes: Any) -> UsageEvent:
         "first_token_at_ms": None,
         "finished_at_ms": clock.now_ms(),
         "witness": "worker",
-        "receipt": {"text": "ünïcode \\ \" \n"},
+        "receipt": {"text": 'ünïcode \\ " \n'},
         "decision": {},
         **changes,
     }
@@ -120,7 +120,9 @@ def test_impossible_counts_and_negative_prices_are_refused() -> None:
         assert reason(event_check(message(wrong)))
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b'{"schema":1}', b"\xff\xfe", b'{"schema":"\xff"}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b'{"schema":1}', b"\xff\xfe", b'{"schema":"\xff"}']
+)
 def test_unreadable_bytes_are_refused(raw: bytes) -> None:
     assert "malformed" in reason(event_check(message(make(), raw=raw)))
 

@@ -64,10 +64,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_killed_meter_loses_and_doubles_nothing(world: World, meter_start: Starter) -> None:
     process, port = meter_start()
     wait_for(lambda: status(port, "/readyz") == 200)
-    events = [world.event(completion_tokens=count) for count in range(1500)]
+    events = [world.event(completion_tokens=count) for count in range(600)]
     for count, event in enumerate(events):
         world.settle(event)
-        if count in (400, 900):
+        if count == 300:
             process.send_signal(signal.SIGKILL)
             process.wait(10)
             process, port = meter_start()

@@ -7,6 +7,8 @@ from functools import partial
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from core import redis_keys
 from core.ids import new_id
@@ -92,7 +94,9 @@ def test_another_meter_takes_over_what_a_dead_one_left(world: World, meter_make:
 def test_lost_database_connection_is_made_again(
     world: World, postgres_urls: RoleUrls, postgres_superuser_url: str
 ) -> None:
-    loop = PostingLoop(world.redis, partial(psycopg.connect, postgres_urls.system, autocommit=True), "meter-0")
+    loop = PostingLoop(
+        world.redis, partial(psycopg.connect, postgres_urls.system, autocommit=True), "meter-0"
+    )
     world.settle(world.event())
     loop.step()
     with psycopg.connect(postgres_superuser_url) as superuser:
@@ -129,7 +133,7 @@ def test_a_broken_ledger_keeps_events_instead_of_burying_them(
 
 
 def test_unreachable_redis_raises_and_posts_nothing(world: World, postgres_urls: RoleUrls) -> None:
-    nowhere = redis.Redis(port=1, socket_connect_timeout=1)
+    nowhere = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     loop = PostingLoop(nowhere, partial(psycopg.connect, postgres_urls.system, autocommit=True), "meter-0")
     with pytest.raises(redis.exceptions.ConnectionError):
         loop.step()
