@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from inference.engine.step import Row
 
 _PADDED_RATIO_MAX = 1.3  # padded area over needed area of a group
 _FREE_AREA = 1024  # (new tokens × context) that costs about as much as one more group
+_PIECE_TOKENS = 128  # early tokens of a long chunk need not look over the context of late ones
 
 
-def pack_rows(rows: tuple[Row, ...]) -> list[list[Row]]:
-    """All rows, in groups of similar numbers of new tokens and context lengths; decoding rows never mix with
-    others.
+def pack_rows(rows: Iterable[Row]) -> list[list[Row]]:
+    """All rows, long ones in pieces, in groups of similar numbers of new tokens and context lengths.
+
+    Decoding rows never mix with others.
     """
-    decoding = sorted((row for row in rows if len(row.tokens) == 1), key=_area)
-    reading = sorted((row for row in rows if len(row.tokens) > 1), key=_area)
+    pieces = [piece for row in rows for piece in _pieces(row)]
+    decoding = sorted((piece for piece in pieces if len(piece.tokens) == 1), key=_area)
+    reading = sorted((piece for piece in pieces if len(piece.tokens) > 1), key=_area)
     return _packed(decoding) + _packed(reading)
+
+
+def _pieces(row: Row) -> Iterator[Row]:
+    """The row in runs of tokens, of which the last keeps the draw."""
+    if len(row.tokens) <= _PIECE_TOKENS:
+        yield row
+        return
+    for first in range(0, len(row.tokens), _PIECE_TOKENS):
+        tokens = row.tokens[first : first + _PIECE_TOKENS]
+        draw = row.draw if first + len(tokens) == len(row.tokens) else None
+        yield Row(row.sequence, tokens, row.start + first, row.pages, draw)
 
 
 def _packed(rows: list[Row]) -> list[list[Row]]:

@@ -114,7 +114,7 @@ def test_seeds_matter_and_their_absence_varies(model: DeepseekModel, tokenizer: 
 
 
 def test_many_requests_on_few_pages_all_finish(model: DeepseekModel, tokenizer: Tokenizer) -> None:
-    """Thirty requests that each may fill a third of the cache: preempted, recomputed, all done, no page lost."""
+    """Thirty requests that each may fill a third of the cache: preempted, recomputed, done, no page lost."""
     config = EngineConfig(page_size=4, pages=24, max_running=10, step_token_budget=24)
     engine = make(model, tokenizer, config)
     wanted = [request(i, 3 + i % 9, max_tokens=22, temperature=0.9, seed=i) for i in range(30)]

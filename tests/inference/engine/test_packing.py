@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.packing import pack_rows
 from inference.engine.sequence import Sequence
-from inference.engine.step import Row
+from inference.engine.step import Draw, Row
 from inference.engine.types import GenerationRequest, SamplingParams
 
 
@@ -16,16 +18,25 @@ def row(number: int, new: int, start: int) -> Row:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 9, 200]), st.integers(0, 2000)), min_size=1))
-def test_every_row_is_packed_once_with_little_padding(sizes: list[tuple[int, int]]) -> None:
+def test_every_token_is_packed_once_with_little_padding(sizes: list[tuple[int, int]]) -> None:
     rows = tuple(row(i, new, start) for i, (new, start) in enumerate(sizes))
     groups = pack_rows(rows)
-    packed = [r.sequence.arrival for group in groups for r in group]
-    assert sorted(packed) == list(range(len(rows)))
+    covered: dict[int, list[int]] = {}
+    for piece in sorted((r for group in groups for r in group), key=lambda piece: piece.start):
+        covered.setdefault(piece.sequence.arrival, []).extend(range(piece.start, piece.end))
+    assert covered == {r.sequence.arrival: list(range(r.start, r.end)) for r in rows}
     for group in groups:
         new, context = max(len(r.tokens) for r in group), max(r.end for r in group)
         needed = sum(len(r.tokens) * r.end for r in group)
         assert len(group) * new * context <= 1.3 * needed + 1024
         assert len({len(r.tokens) == 1 for r in group}) == 1
+
+
+def test_only_the_end_of_a_long_row_draws() -> None:
+    draw = Draw(temperature=0, top_p=1, seed=0, index=0)
+    long = dataclasses.replace(row(0, 300, 50), draw=draw)
+    pieces = sorted((r for group in pack_rows([long]) for r in group), key=lambda piece: piece.start)
+    assert [(len(piece.tokens), piece.draw) for piece in pieces] == [(128, None), (128, None), (44, draw)]
 
 
 def test_even_decoding_is_one_group() -> None:
