@@ -30,7 +30,7 @@ _SESSION_KEY = "playground_key"
 
 
 def playground_key_secret(visit: Visit) -> str:
-    """The secret to call the gateway with, for the visit's organisation. Raises ApiError 403 and 409."""
+    """The secret to call the gateway with, for the visit's organisation. Raises ApiError 403, 404, 409."""
     known = visit.request.session.get(_SESSION_KEY)
     if known and _is_fresh(known, visit.actor):
         try:
@@ -51,8 +51,8 @@ def playground_key_end(request: HttpRequest) -> None:
 
 
 def _create(visit: Visit) -> str:
-    visit.actor.require_write()
     tenant_id = visit.actor.tenant()
+    visit.actor.require_write()
     expires_at = clock.now() + LIFETIME
     with visit.actor.scope():
         projects = project_list(tenant_id=tenant_id)

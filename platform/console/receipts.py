@@ -13,8 +13,10 @@ from console.formats import percent_short
 from core.errors import not_found
 from core.money import PPM, format_dollars
 from metering.models import UsageRecord
+from partners.models import Worker
 from routing.decide import decision_replay
 from routing.records import Decision
+from tenants.scope import system_scope
 from transparency.receipts import verify
 
 _EXCLUSIONS = {
@@ -143,7 +145,17 @@ def _worker_seal(record: UsageRecord, problems: list[str]) -> Seal:
     malformed = any(problem.startswith("malformed") for problem in problems)
     if malformed or "worker_signature_invalid" in problems:
         return Seal("Worker’s signature fails", "The token counts are not what the worker signed.", False)
-    return Seal("Signed by the worker", "The worker that served it signed the token counts.", True)
+    if not _worker_is_enrolled(record):
+        return Seal("Unknown worker", "The signing key is not that of the worker that was enrolled.", False)
+    return Seal("Signed by the worker", "The enrolled worker that served it signed the token counts.", True)
+
+
+def _worker_is_enrolled(record: UsageRecord) -> bool:
+    with system_scope():  # tenants cannot list workers
+        enrolled = Worker.objects.filter(
+            id=record.worker_id, public_key=record.receipt.get("worker_public_key", "")
+        )
+        return enrolled.exists()
 
 
 def _gateway_seal(record: UsageRecord, problems: list[str]) -> Seal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from console.views import bill, foundation, keys, landing, playground, session, usage
+from console.views import bill, foundation, keys, landing, playground, session, tenants, usage
 
 app_name = "console"
 
@@ -31,6 +31,6 @@ urlpatterns = [
     path("console/foundation/partners", foundation.partners, name="partners"),
     path("console/foundation/pools", foundation.pools, name="pools"),
     path("console/foundation/releases", foundation.releases, name="releases"),
-    path("console/foundation/tenants", foundation.tenants, name="tenants"),
-    path("console/foundation/tenants/<str:tenant_id>/topup", foundation.topup, name="topup"),
+    path("console/foundation/tenants", tenants.tenants, name="tenants"),
+    path("console/foundation/tenants/<str:tenant_id>/topup", tenants.topup, name="topup"),
 ]

@@ -1,23 +1,42 @@
-"""The world of the console's tests, and browsers signed in to it."""
+"""The world of the console's tests, and browsers signed in to it.
+
+A world is committed once per module, since its making takes longer than most tests: tests add to it, and
+take people of their own (``world.person``) where they change what others see.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from django.test import Client
 
+from stack.testing import tables_reset
+
 if TYPE_CHECKING:
+    from pytest_django.plugin import DjangoDbBlocker
+
     from tests.console.world import World
 
 
-@pytest.fixture
-def world(transactional_db: None, fresh_redis_url: str, tmp_path: Path) -> World:
+@pytest.fixture(scope="module")
+def world(
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+    postgres_superuser_url: str,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
     """Everything committed, as the processes of the real system would find it."""
     from tests.console.world import world_make  # models need Django, which starts after this file is read
 
-    return world_make(tmp_path)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with django_db_blocker.unblock():
+        yield world_make(tmp_path_factory.mktemp("keys"))
+        tables_reset(postgres_superuser_url)
 
 
 @pytest.fixture

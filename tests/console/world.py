@@ -47,6 +47,7 @@ class World:
     tenant: Tenant
     other_tenant: Tenant
     project: Project
+    other_project: Project
     owner: User
     viewer: User
     stranger: User
@@ -59,11 +60,17 @@ class World:
 
     @staticmethod
     def client_of(user: User) -> Client:
-        """A browser in which ``user`` has signed in through the form."""
+        """A browser in which ``user`` is signed in."""
         client = Client()
-        response = client.post("/sign-in", {"email": user.email, "password": PASSWORD})
-        assert response.status_code == 302
+        client.force_login(user)
         return client
+
+    def person(self, email: str, role: Role = Role.OWNER) -> User:
+        """One more member of the demo tenant."""
+        with system_scope():
+            user = user_create(email=email, password=PASSWORD)
+            membership_add(tenant_id=self.tenant.id, user_id=user.id, role=role, actor="test")
+        return user
 
 
 def world_make(folder: Path) -> World:
@@ -104,10 +111,13 @@ def world_make(folder: Path) -> World:
             )
     with tenant_scope(tenant.id):
         project = project_create(tenant_id=tenant.id, name="default", actor="test")
+    with tenant_scope(other.id):
+        other_project = project_create(tenant_id=other.id, name="default", actor="test")
     return World(
         tenant=tenant,
         other_tenant=other,
         project=project,
+        other_project=other_project,
         owner=people[0],
         viewer=people[1],
         stranger=people[2],
@@ -243,7 +253,9 @@ def usage_make(
         request_id=request_id,
         tenant_id=tenant.id,
         entry_hash="",
-        **counts,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
+        completion_tokens=completion_tokens,
         price=msgspec.to_builtins(chosen.price),
         charge=msgspec.to_builtins(charge),
         relayed_frames=completion_tokens + 2,
