@@ -7,23 +7,42 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 
 from inference.worker.logs import log_event
 from inference.worker.runtime import Runtime
 
 DRAIN_LIMIT_S = 20.0
 PARENT_DEATH_VARIABLE = "TOKENWORKS_PARENT_DEATH_SIGNAL"
+PARENT_PID_VARIABLE = "TOKENWORKS_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
 _INTERRUPTED_S = 5.0
 
 
 def parent_death_follow() -> None:
-    """Receive SIGTERM when the parent process dies, if the environment asks for it (Linux only)."""
-    if os.environ.get(PARENT_DEATH_VARIABLE) != "1" or not sys.platform.startswith("linux"):
+    """Receive SIGTERM when the parent process dies, if the environment asks for it.
+
+    The parent names itself in TOKENWORKS_PARENT_PID, so that its death before this call counts too.
+    """
+    if os.environ.get(PARENT_DEATH_VARIABLE) != "1":
         return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    parent = int(os.environ.get(PARENT_PID_VARIABLE) or os.getppid())
+    if sys.platform == "linux":
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    else:
+        threading.Thread(target=_parent_watch, args=(parent,), name="parent-watch", daemon=True).start()
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _parent_watch(parent: int) -> None:
+    """Where the kernel sends no signal: look once a second."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stop_signals_watch() -> asyncio.Event:

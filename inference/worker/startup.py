@@ -50,9 +50,9 @@ async def service_start(
     candidate = Candidate(
         name=options.name,
         endpoint=endpoint,
-        release_slug=options.release,
+        release=options.release,
         control_url=options.control_url,
-        release=loaded.release,
+        files=loaded.release,
         key=loaded.key,
         capacity=Capacity(
             max_running=options.engine.max_running,

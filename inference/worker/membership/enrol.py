@@ -21,18 +21,28 @@ class Candidate:
 
     name: str
     endpoint: str
-    release_slug: str
+    release: str
     control_url: str
-    release: LocalRelease
+    files: LocalRelease
     key: WorkerKey
     capacity: Capacity
+
+    def facts(self) -> dict[str, str]:
+        """What its enrolment is made for."""
+        return {
+            "public_key": self.key.public_text,
+            "endpoint": self.endpoint,
+            "release": self.release,
+            "release_digest": self.files.digest,
+            "control_url": self.control_url,
+        }
 
 
 async def worker_enrol(*, candidate: Candidate, token: str, client: httpx.AsyncClient) -> Identity:
     """Enrol with ``token``, which is spent by it. Raises RefusedError or UnreachableError."""
     base = f"{candidate.control_url}/api/workers"
     challenge = await control_post(
-        client, f"{base}/challenge", {"token": token, "release": candidate.release_slug}
+        client, f"{base}/challenge", {"token": token, "release": candidate.release}
     )
     request = _answer(candidate, token, challenge)
     signature = candidate.key.sign(request.signing_bytes())
@@ -43,14 +53,7 @@ async def worker_enrol(*, candidate: Candidate, token: str, client: httpx.AsyncC
             raise ValueError("it names no gateway or no heartbeat interval")
     except (ValueError, TypeError) as error:
         raise RefusedError(f"the control plane's answer is not understood: {error}") from None
-    return Identity(
-        enrolment=enrolment,
-        public_key=candidate.key.public_text,
-        endpoint=candidate.endpoint,
-        release_digest=candidate.release.digest,
-        control_url=candidate.control_url,
-        token_digest=token_digest(token),
-    )
+    return Identity(enrolment=enrolment, token_digest=token_digest(token), **candidate.facts())
 
 
 def _answer(candidate: Candidate, token: str, challenge: dict[str, Any]) -> EnrolRequest:
@@ -58,10 +61,10 @@ def _answer(candidate: Candidate, token: str, challenge: dict[str, Any]) -> Enro
         wanted = str(challenge["release"])
         nonce = str(challenge["nonce"])
         ranges = [ByteRange.from_dict(span) for span in challenge["ranges"]]
-        if wanted != candidate.release_slug:
-            message = f"the token is for release {wanted!r}, this worker serves {candidate.release_slug!r}"
+        if wanted != candidate.release:
+            message = f"the token is for release {wanted!r}, this worker serves {candidate.release!r}"
             raise RefusedError(message)
-        proof = candidate.release.prove(nonce, ranges)
+        proof = candidate.files.prove(nonce, ranges)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise RefusedError(f"the challenge cannot be answered: {error}") from None
     return EnrolRequest(
@@ -70,8 +73,8 @@ def _answer(candidate: Candidate, token: str, challenge: dict[str, Any]) -> Enro
         name=candidate.name,
         endpoint=candidate.endpoint,
         public_key=candidate.key.public_text,
-        release=candidate.release_slug,
-        release_digest=candidate.release.digest,
+        release=candidate.release,
+        release_digest=candidate.files.digest,
         proof=proof,
         capacity=candidate.capacity.to_dict(),
     )

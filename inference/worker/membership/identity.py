@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from inference.messages import Enrolment
 from inference.worker.membership.errors import ConfigurationError
 from inference.worker.signing import file_write_private
 
+# The facts an enrolment is made for, and their names in messages.
+_MADE_FOR = {
+    "public_key": "its key",
+    "release": "its release",
+    "release_digest": "its release's files",
+    "endpoint": "its address",
+    "control_url": "the control plane",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -20,22 +30,16 @@ class Identity:
     enrolment: Enrolment
     public_key: str
     endpoint: str
+    release: str
     release_digest: str
     control_url: str
     token_digest: str
 
-    def mismatch(
-        self, *, public_key: str, endpoint: str, release_digest: str, control_url: str
-    ) -> str | None:
-        """What no longer fits, in words, or None."""
-        for name, enrolled, now in (
-            ("its key", self.public_key, public_key),
-            ("its release", self.release_digest, release_digest),
-            ("its address", self.endpoint, endpoint),
-            ("the control plane", self.control_url, control_url),
-        ):
-            if enrolled != now:
-                return f"{name} changed since it enrolled"
+    def mismatch(self, now: Mapping[str, str]) -> str | None:
+        """What no longer fits the facts of ``now``, in words, or None."""
+        for name, words in _MADE_FOR.items():
+            if getattr(self, name) != now[name]:
+                return f"{words} changed since it enrolled"
         return None
 
 

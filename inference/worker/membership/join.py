@@ -27,12 +27,7 @@ async def identity_obtain(
     known = identity_load(identity_file)
     if known is None:
         return await _enrol(candidate, await _token_wait(token_file), identity_file, client)
-    problem = known.mismatch(
-        public_key=candidate.key.public_text,
-        endpoint=candidate.endpoint,
-        release_digest=candidate.release.digest,
-        control_url=candidate.control_url,
-    )
+    problem = known.mismatch(candidate.facts())
     token = _token_read(token_file)
     if token is None or token_digest(token) == known.token_digest:
         if problem is not None:

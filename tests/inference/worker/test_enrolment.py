@@ -38,9 +38,9 @@ def candidate(utility: Any, key: WorkerKey, tiny_dir: Path) -> Candidate:
     return Candidate(
         name="one",
         endpoint="http://127.0.0.1:9",
-        release_slug="tokenworks-test",
+        release="tokenworks-test",
         control_url=utility.url,
-        release=release_read(tiny_dir),
+        files=release_read(tiny_dir),
         key=key,
         capacity=Capacity(max_running=4, cache_tokens=64, max_model_len=32),
     )
@@ -105,7 +105,11 @@ async def test_a_bad_fresh_token_does_not_stop_a_worker_that_is_known(home: Home
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"endpoint": "http://127.0.0.1:8"}, "its address"), ({"control_url": "http://x"}, "the control")],
+    [
+        ({"endpoint": "http://127.0.0.1:8"}, "its address"),
+        ({"control_url": "http://x"}, "the control"),
+        ({"release": "y"}, "its release changed"),
+    ],
 )
 async def test_a_worker_that_changed_needs_a_fresh_token(
     home: Home, change: dict[str, Any], words: str
@@ -178,7 +182,7 @@ async def test_a_token_works_once_and_another_release_is_refused(
     utility.model_dir = tmp_path / "other"
     utility.model_dir.mkdir()
     (utility.model_dir / "config.json").write_bytes(
-        (home.candidate.release.folder / "config.json").read_bytes()
+        (home.candidate.files.folder / "config.json").read_bytes()
     )
     (utility.model_dir / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(RefusedError, match="release_mismatch"):

@@ -220,6 +220,15 @@ async def test_a_worker_told_to_stop_while_it_waits_for_its_token_exits_cleanly(
     Journal(options.journal_dir, key_load(options.key_file)).close()
 
 
+def test_a_worker_whose_parent_died_before_it_could_follow_ends_too() -> None:
+    script = (
+        "from inference.worker.lifecycle import parent_death_follow\nparent_death_follow()\nprint('alive')"
+    )
+    environment = os.environ | {"TOKENWORKS_PARENT_DEATH_SIGNAL": "1", "TOKENWORKS_PARENT_PID": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, b"")
+
+
 def test_a_worker_follows_its_parent_into_death() -> None:
     child = (
         "import time\nfrom inference.worker.lifecycle import parent_death_follow\n"
