@@ -18,11 +18,14 @@ def names_assigned(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.AnnAssign):
             targets = [node.target]
         for target in targets:
-            yield from (each.id for each in ast.walk(target) if _is_stored_name(each))
+            yield from _settings_in(target)
 
 
-def _is_stored_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.isupper()
+def _settings_in(target: ast.expr) -> Iterator[str]:
+    """Upper-case names stored to, also inside a tuple; not the ``X`` of ``X["key"] = …``."""
+    for node in ast.walk(target):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.isupper():
+            yield node.id
 
 
 def duplicates_find(path: Path) -> list[str]:

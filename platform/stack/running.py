@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stack.clean import folder_remove
 from stack.layout import ROOT, base_environment
 from stack.spawn import spawn, stop_process
 from stack.upfile import up_read
@@ -61,7 +62,7 @@ class Stack:
             self._process = spawn(
                 command, env=self._env, cwd=ROOT, output=output.fileno(), death_signal=signal.SIGTERM
             )
-        self._wait(lambda: self.facts().get("state") == "ready", "the stack is not up", _UP_WITHIN_S)
+        self._wait(self._is_up, "the stack is not up", _UP_WITHIN_S)
         return self
 
     def stop(self) -> int:
@@ -69,6 +70,16 @@ class Stack:
         if self._process is None:
             return 0
         return stop_process(self._process, by=signal.SIGTERM, deadline_s=_STOP_WITHIN_S)
+
+    def remove(self) -> None:
+        """Stop, and delete everything the stack stored, also what lies outside of ``state_dir``."""
+        self.stop()
+        folder_remove(self.state_dir)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor runs."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def output_path(self) -> Path:
@@ -143,6 +154,10 @@ class Stack:
         self._wait(lambda: self._is_ready(name), f"{name} is not ready", deadline_s)
         self._killed.pop(name, None)
         return self.pids()[name]
+
+    def _is_up(self) -> bool:
+        facts = self.facts()  # perhaps still those of a supervisor that was killed
+        return facts.get("state") == "ready" and facts.get("supervisor_pid") == self.supervisor_pid
 
     def _is_ready(self, name: str) -> bool:
         process = self.facts().get("processes", {}).get(name, {})

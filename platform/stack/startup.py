@@ -86,8 +86,8 @@ class Startup(threading.Thread):
         facts = self._publish(facts)
         if self._demo:
             self._first_request(facts)
-        self._up_file.set(state="ready")
         self._screen.show(*address_lines(facts, stays_up=self._stays_up))
+        self._up_file.set(state="ready")
 
     def _prepare_database(self) -> dict[str, Any]:
         servers, layout = self._servers, self._layout
