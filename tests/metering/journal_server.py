@@ -57,8 +57,9 @@ class JournalServer:
     ) -> SignedEntry:
         """Journal a served request with (prompt, cached, completion) tokens."""
         now_ms = clock.now_ms()
+        before = self.signed.get(request_id)
         entry = JournalEntry(
-            seq=len(self.signed),
+            seq=before.entry.seq if before else len(self.signed),
             prev_hash=GENESIS_HASH,
             worker_id=self.worker_id,
             request_id=request_id,
