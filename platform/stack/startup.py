@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from stack.panels import address_lines, receipt_panel, served_line
 from stack.processes import shared_environment
 from stack.roles import roles_ensure
 from stack.screen import Screen
-from stack.supervisor import Supervisor
+from stack.supervisor import StartError, Supervisor
 from stack.upfile import UpFile
 
 _SERVICES_WITHIN_S = 90.0
@@ -74,8 +75,8 @@ class Startup(threading.Thread):
         workers = [worker.name for worker in self._layout.workers]
         self._screen.step(f"starting {', '.join((*self._servers.embedded, 'control', 'gateway', *workers))}")
         self._supervisor.start(*self._servers.embedded, *workers)
-        if self._demo:
-            import openai  # noqa: F401, PLC0415  (takes a second: meanwhile the servers start)
+        if self._demo:  # loading the SDK takes a second of its own
+            threading.Thread(target=import_module, args=("openai",), daemon=True).start()
         self._supervisor.wait_ready(*self._servers.embedded, deadline_s=_SERVICES_WITHIN_S)
         self._supervisor.start("control", "gateway")
         facts = self._prepare_database()
@@ -85,7 +86,10 @@ class Startup(threading.Thread):
         self._screen.step("every process is ready")
         facts = self._publish(facts)
         if self._demo:
-            self._first_request(facts)
+            try:
+                self._first_request(facts)
+            except Exception as error:
+                raise StartError(f"the first request: {error}. {self._supervisor.tail('gateway')}") from error
         self._screen.show(*address_lines(facts, stays_up=self._stays_up))
         self._up_file.set(state="ready")
 
