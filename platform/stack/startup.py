@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from importlib import import_module
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from rich.text import Text
