@@ -34,7 +34,7 @@ RELEASE_FILES = (
 
 
 def canonical_bytes(payload: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed and signed. Raises TypeError for a float or any type JSON lacks."""
+    """The bytes that are hashed and signed. Raises TypeError for a float, a key that is no text, or any type JSON lacks."""
     _refuse_floats(payload)
     return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -43,7 +43,9 @@ def _refuse_floats(value: object) -> None:
     if isinstance(value, float):
         raise TypeError("signed payloads carry integers and text, never floats")
     if isinstance(value, Mapping):
-        for item in value.values():
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError("signed payloads have text keys: 1 and \"1\" would sign alike")
             _refuse_floats(item)
     elif isinstance(value, list | tuple):
         for item in value:

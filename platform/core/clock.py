@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Whole milliseconds from the epoch to ``moment`` (timezone-aware), exact: no float is involved."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
 
 class Clock:
     """Wall clock in UTC, real until it is frozen."""
@@ -21,7 +28,7 @@ class Clock:
     def now_ms(self) -> int:
         """Current time in whole milliseconds since the epoch."""
         if self._frozen_at is not None:
-            return int(self._frozen_at.timestamp() * 1000)
+            return epoch_ms(self._frozen_at)
         return time.time_ns() // 1_000_000
 
     def advance(self, delta: timedelta) -> None:

@@ -5,22 +5,34 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 _SECRET = re.compile(r"tw-[a-z]{2,8}-[0-9a-f]{8,}")
 _SECRET_FIELDS = frozenset({"authorization", "password", "token", "secret", "api_key", "cookie"})
+_HIDDEN = "[redacted]"
 
 
 def redact(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Drop the values of secret fields and anything that looks like one of our bearer secrets."""
+    """Drop the values of secret fields and whatever looks like one of our bearer secrets, at any depth."""
     for field, value in event.items():
-        if field.lower() in _SECRET_FIELDS:
-            event[field] = "[redacted]"
-        elif isinstance(value, str):
-            event[field] = _SECRET.sub("[redacted]", value)
+        event[field] = _redacted(field, value)
     return event
+
+
+def _redacted(field: object, value: Any) -> Any:
+    if isinstance(field, str) and field.lower() in _SECRET_FIELDS:
+        return _HIDDEN
+    if isinstance(value, str):
+        return _SECRET.sub(_HIDDEN, value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(name, item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(None, item) for item in value]
+    return value
 
 
 def configure_logs(*, process: str, level: int = logging.INFO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -44,11 +45,17 @@ def signing_key_load(path: Path) -> SigningKey:
 def signature_is_valid(*, public_text: str, message: bytes, signature: str) -> bool:
     """Whether ``signature`` (base64) over ``message`` was made by the key; malformed input is False."""
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_text, validate=True))
+        key = _public_key(public_text)
         key.verify(base64.b64decode(signature, validate=True), message)
     except (ValueError, InvalidSignature):
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _public_key(text: str) -> Ed25519PublicKey:
+    """Parsed once a key, for the same few keys sign everything. Raises ValueError."""
+    return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
 
 
 def _public_text(key: Ed25519PublicKey) -> str:

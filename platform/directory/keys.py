@@ -9,7 +9,7 @@ import msgspec
 from django.db.models import Q
 
 from core import redis_keys
-from core.clock import clock
+from core.clock import clock, epoch_ms
 from core.ids import id_floor
 from directory.redis_client import redis_client
 from routing.snapshot import KeyRecord
@@ -59,7 +59,7 @@ def publish_keys() -> int:
 
 def sync_keys(*, since: datetime) -> int:
     """Bring keys made or revoked after ``since`` up to date in Redis. Returns how many there were."""
-    first_id = id_floor("key", int(since.timestamp() * 1000))  # ids begin with their time: an index range
+    first_id = id_floor("key", epoch_ms(since))  # ids begin with their time: an index range
     with system_scope():
         changed = ApiKey.objects.filter(Q(id__gte=first_id) | Q(revoked_at__gte=since))
         rows = list(changed.select_related("tenant"))
@@ -74,7 +74,7 @@ def sync_keys(*, since: datetime) -> int:
 def _write(keys: Sequence[ApiKey]) -> None:
     with redis_client().pipeline(transaction=False) as pipeline:
         for key in keys:
-            expires_at_ms = int(key.expires_at.timestamp() * 1000) if key.expires_at else None
+            expires_at_ms = epoch_ms(key.expires_at) if key.expires_at else None
             record = KeyRecord(
                 key_id=key.id,
                 tenant_id=key.tenant_id,
