@@ -12,7 +12,7 @@ from pathlib import Path
 
 from django.db import connections
 
-from api.publishing import everything_publish
+from api.publishing import everything_publish, key_withdraw
 from core.money import dollars_to_nano
 from governance.charter import CharterDocument, CharterError, PartnerTerms, charter_load
 from governance.services import charter_adopt
@@ -94,10 +94,14 @@ def bootstrap(*, charter_path: Path, model_dir: Path, fresh_tokens: bool = False
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         pools = _consortium(document)
         release = release_register(slug=_release_slug(document), model_dir=model_dir)
-        tenant, project, owner = _demo_tenant()
-        admin = _person(ADMIN_EMAIL, "Foundation admin", is_foundation_admin=True)
+        owner, owner_account = _person(DEMO_EMAIL, "Demo owner", "tenant owner")
+        _admin, admin_account = _person(
+            ADMIN_EMAIL, "Foundation admin", "foundation admin", is_foundation_admin=True
+        )
+        tenant, project = _demo_tenant(owner)
+        former = _demo_keys_end(tenant)
         done = Bootstrap(
-            accounts=(_account(owner, "tenant owner"), _account(admin, "foundation admin")),
+            accounts=(owner_account, admin_account),
             api_key=_demo_key(tenant, project, owner),
             tenant_id=tenant.id,
             project_id=project.id,
@@ -105,6 +109,8 @@ def bootstrap(*, charter_path: Path, model_dir: Path, fresh_tokens: bool = False
             release=release.slug,
             release_digest=release.digest,
         )
+    for key in former:
+        key_withdraw(key)
     everything_publish()
     return done
 
@@ -133,7 +139,7 @@ def _release_slug(document: CharterDocument) -> str:
     return slugs.pop()
 
 
-def _demo_tenant() -> tuple[Tenant, Project, User]:
+def _demo_tenant(owner: User) -> tuple[Tenant, Project]:
     tenant = Tenant.objects.filter(slug=DEMO_SLUG).first()
     if tenant is None:
         tenant = tenant_create(name=DEMO_TENANT, slug=DEMO_SLUG, actor=ACTOR)
@@ -144,33 +150,28 @@ def _demo_tenant() -> tuple[Tenant, Project, User]:
     project = Project.objects.filter(tenant=tenant, name=DEMO_PROJECT).first()
     if project is None:
         project = project_create(tenant_id=tenant.id, name=DEMO_PROJECT, actor=ACTOR)
-    owner = _person(DEMO_EMAIL, "Demo owner")
     if not owner.memberships.filter(tenant=tenant, role=Role.OWNER).exists():
         membership_add(tenant_id=tenant.id, user_id=owner.id, role=Role.OWNER, actor=ACTOR)
-    return tenant, project, owner
+    return tenant, project
 
 
-def _person(email: str, name: str, *, is_foundation_admin: bool = False) -> User:
-    known = User.objects.filter(email=email).first()
-    if known is not None:
-        return known
-    return user_create(email=email, password=_password(), name=name, is_foundation_admin=is_foundation_admin)
+def _person(email: str, name: str, role: str, *, is_foundation_admin: bool = False) -> tuple[User, Account]:
+    """The person with this email, made or given a fresh password."""
+    password = secrets.token_urlsafe(15)
+    user = User.objects.filter(email=email).first()
+    if user is None:
+        user = user_create(email=email, password=password, name=name, is_foundation_admin=is_foundation_admin)
+    else:
+        user_password_set(user=user, password=password)
+    return user, Account(email=email, password=password, role=role)
 
 
-def _account(user: User, role: str) -> Account:
-    password = _password()
-    user_password_set(user=user, password=password)
-    return Account(email=user.email, password=password, role=role)
-
-
-def _password() -> str:
-    return secrets.token_urlsafe(15)
+def _demo_keys_end(tenant: Tenant) -> list[ApiKey]:
+    former = ApiKey.objects.filter(tenant=tenant, name=DEMO_KEY, revoked_at__isnull=True)
+    return [api_key_revoke(tenant_id=tenant.id, key_id=key.id, actor=ACTOR) for key in former]
 
 
 def _demo_key(tenant: Tenant, project: Project, owner: User) -> str:
-    former = ApiKey.objects.filter(tenant=tenant, name=DEMO_KEY, revoked_at__isnull=True)
-    for key in former:
-        api_key_revoke(tenant_id=tenant.id, key_id=key.id, actor=ACTOR)
     _key, secret = api_key_create(
         tenant_id=tenant.id, project_id=project.id, name=DEMO_KEY, actor=ACTOR, created_by=owner.id
     )

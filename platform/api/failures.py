@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import structlog
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
@@ -52,6 +53,10 @@ def _answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpRes
             refusal = unauthorized("Sign in, or send an API key as 'Authorization: Bearer <key>'.")
         case HttpError():
             refusal = _http_error(raised)
+        case RequestDataTooBig():
+            refusal = ApiError(413, "The request's body is too large.", code="request_too_large")
+        case SuspiciousOperation():
+            refusal = ApiError(400, "The request is malformed.", code="malformed_request")
         case Http404():
             refusal = not_found("There is no such object.")
         case OperationalError() | InterfaceError():

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connections
@@ -60,7 +61,7 @@ def _request(key: SigningKey, token: str = "t", nonce: str = "n") -> EnrolReques
     )
 
 
-def _enrol(plain: str, key: SigningKey, **changes: str) -> Worker:
+def _enrol(plain: str, key: SigningKey, **changes: Any) -> Worker:
     with system_scope():
         opened = token_open(plain)
         token_challenge(opened)

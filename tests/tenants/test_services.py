@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DatabaseError
@@ -33,12 +34,10 @@ def project(tenant: Tenant) -> Project:
         return project_create(tenant_id=tenant.id, name="One", actor="test")
 
 
-def _key(project: Project, **changes: object) -> tuple[ApiKey, str]:
+def _key(project: Project, **changes: Any) -> tuple[ApiKey, str]:
     with tenant_scope(project.tenant_id):
-        key, secret = api_key_create(
-            **{"tenant_id": project.tenant_id, "project_id": project.id, "name": "k", "actor": "test"}
-            | changes
-        )
+        fields: dict[str, Any] = {"project_id": project.id, "name": "k"} | changes
+        key, secret = api_key_create(tenant_id=project.tenant_id, actor="test", **fields)
     return key, secret.plain
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from django.http import HttpRequest
-from ninja import Header, Router
+from ninja import Header, Router, Status
 
 from api.auth import AUTH, actor_of
 from api.paging import Cursor, Limit, page_of
@@ -35,7 +35,7 @@ def keys_list(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None) ->
 @router.post("/keys", response={201: NewKeyOut}, summary="Create an API key")
 def keys_create(
     request: HttpRequest, payload: KeyIn, idempotency_key: IdempotencyKey = None
-) -> tuple[int, NewKeyOut]:
+) -> Status[NewKeyOut]:
     """The answer holds the ``secret``; it cannot be shown again."""
     actor = actor_of(request)
     actor.require_write()
@@ -51,7 +51,7 @@ def keys_create(
         key = ApiKey.objects.get(id=made.id)
     if key.revoked_at is None:
         key_publish(key)
-    return 201, made
+    return Status(201, made)
 
 
 @router.delete("/keys/{key_id}", response=KeyOut, summary="Revoke an API key")

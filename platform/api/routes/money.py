@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Annotated, Literal
 
 from django.http import HttpRequest
-from ninja import Header, Query, Router
+from ninja import Header, Query, Router, Status
 
 from api.auth import AUTH, actor_of
 from api.publishing import balance_publish
@@ -73,7 +73,7 @@ def usage_get(
 @router.post("/tenants/{tenant_id}/topups", response={201: TopupOut}, summary="Top up a tenant")
 def topups_create(
     request: HttpRequest, tenant_id: str, payload: TopupIn, idempotency_key: RequiredKey
-) -> tuple[int, TopupOut]:
+) -> Status[TopupOut]:
     """Foundation admins only. The same key with the same content pays in once."""
     actor = actor_of(request)
     actor.require_foundation_admin()
@@ -85,7 +85,7 @@ def topups_create(
         actor=actor.id,
     )
     balance_publish(tenant_id)
-    return 201, TopupOut(**asdict(done))
+    return Status(201, TopupOut(**asdict(done)))
 
 
 def _sum(totals: tuple[UsageTotal, ...]) -> UsageOut:

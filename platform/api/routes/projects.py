@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Router, Status
 
 from api.auth import AUTH, actor_of
 from api.paging import Cursor, Limit, page_of
@@ -25,13 +25,13 @@ def projects_list(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None
 
 
 @router.post("/projects", response={201: ProjectOut}, summary="Create a project")
-def projects_create(request: HttpRequest, payload: ProjectIn) -> tuple[int, ProjectOut]:
+def projects_create(request: HttpRequest, payload: ProjectIn) -> Status[ProjectOut]:
     """Names are unique within a tenant."""
     actor = actor_of(request)
     actor.require_write()
     with actor.scope():
         project = project_create(tenant_id=actor.tenant(), name=payload.name, actor=actor.id)
-    return 201, _show(project)
+    return Status(201, _show(project))
 
 
 def _show(project: Project) -> ProjectOut:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth import login, logout
 from django.http import HttpRequest
 from django.middleware.csrf import get_token
-from ninja import Router
+from ninja import Router, Status
 
 from api.auth import AUTH, actor_of
 from api.schemas.account import MeOut, SignInIn, TenantRef
@@ -30,12 +30,12 @@ def session_create(request: HttpRequest, payload: SignInIn) -> MeOut:
 
 
 @router.delete("/session", response={204: None}, auth=AUTH, summary="Sign out")
-def session_delete(request: HttpRequest) -> tuple[int, None]:
+def session_delete(request: HttpRequest) -> Status[None]:
     """Ends the session of the cookie."""
     if not actor_of(request).is_person:
         raise ApiError(400, "An API key has no session. Revoke it instead.", code="no_session")
     logout(request)
-    return 204, None
+    return Status(204, None)
 
 
 @router.get("/me", response=MeOut, auth=AUTH, summary="Who am I")

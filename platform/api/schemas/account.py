@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from api.schemas.base import Id, In, Name, Out
 
@@ -65,7 +65,7 @@ class KeyIn(In):
 
     project_id: Id
     name: Name
-    expires_at: datetime | None = None
+    expires_at: AwareDatetime | None = None
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 6000
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 512
 
