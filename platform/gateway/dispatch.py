@@ -77,11 +77,9 @@ async def _attempt(exchange: Exchange, worker: WorkerEntry, on_tick: OnTick) -> 
 
 async def _ask(exchange: Exchange, worker: WorkerEntry, on_tick: OnTick, *, fresh: bool) -> Answer:
     plane, flight, settings = exchange.plane, exchange.flight, exchange.plane.settings
-    extra = b"content-type: application/json\r\n%s: %s\r\n%s: %s\r\n" % (
-        HEADER_REQUEST_ID.encode(),
-        flight.request_id.encode(),
-        HEADER_CACHE_SALT.encode(),
-        plane.cache_salt(flight.key.tenant_id),
+    extra = (
+        f"content-type: application/json\r\n{HEADER_REQUEST_ID}: {flight.request_id}\r\n"
+        f"{HEADER_CACHE_SALT}: {plane.cache_salt(flight.key.tenant_id)}\r\n"
     )
     try:
         connection = await plane.pool.open(

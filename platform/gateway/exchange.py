@@ -63,11 +63,12 @@ class Answer:
     first: bytes = b""
 
 
-def head_bytes(plane: Plane, worker: WorkerEntry, method: str, path: str, extra: bytes = b"") -> bytes:
+def head_bytes(plane: Plane, worker: WorkerEntry, method: str, path: str, extra: str = "") -> bytes:
     """Request line and headers for ``worker``, open for the content length."""
     base, authority = plane.pool.path(worker.endpoint), plane.pool.authority(worker.endpoint)
-    opening = f"{method} {base}{path} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer ".encode()
-    return b"%s%s\r\n%s" % (opening, plane.dispatch_token(worker.worker_id), extra)
+    token = plane.dispatch_token(worker.worker_id)
+    head = f"{method} {base}{path} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {token}\r\n"
+    return (head + extra).encode()
 
 
 def worker_error(status: int, body: bytes) -> ApiError:

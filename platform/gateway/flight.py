@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
 
 import msgspec
 
@@ -11,10 +11,17 @@ from billing.rating import Price, charge_for
 from core.clock import clock
 from gateway.bodies import Ask
 from inference.messages import SignedEntry
-from metering.events import UsageEvent
+from metering.events import UsageFacts
 from routing.records import Candidate, Decision
 from routing.snapshot import KeyRecord, Model, WorkerEntry
 from transparency.receipts import Bounds, Receipt, Statement, entry_problems, settled_tokens
+
+
+class GatewayEvent(UsageFacts, frozen=True, kw_only=True):
+    """A ``UsageEvent`` while the gateway holds it: the same JSON, its evidence typed or still encoded."""
+
+    receipt: Receipt
+    decision: msgspec.Raw
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +36,17 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     charge_nano: int
     tokens: int
-    event: UsageEvent | None = None
+    event: GatewayEvent | None = None
 
 
 ENCODER = msgspec.json.Encoder()
 DECODER = msgspec.json.Decoder(Settlement)
-_PRICE_FIELDS = tuple(Price.__struct_fields__)
+
+
+@lru_cache(maxsize=4096)
+def _price_terms(price: Price) -> dict[str, int | str]:
+    """The price in plain types; shared, never changed."""
+    return {name: getattr(price, name) for name in price.__struct_fields__}
 
 
 @dataclass(slots=True)
@@ -43,7 +55,7 @@ class Flight:
 
     ``uncertain``: a worker took the request and did not say what came of it. ``usage_seen``: the usage chunk
     as the client got it. ``ended``: it is settled or void. ``sent_s``, ``headed_s``: the loop's time when the
-    request left for the worker and its answer began.
+    request left for the worker and its answer began. ``decision_json``: the decision, encoded once.
     """
 
     request_id: str
@@ -52,6 +64,7 @@ class Flight:
     model: Model
     bounds: Bounds
     decision: Decision
+    decision_json: bytes
     decision_digest: str
     key: KeyRecord
     gateway_id: str
@@ -116,7 +129,7 @@ class Flight:
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=completion,
-            price={name: getattr(price, name) for name in _PRICE_FIELDS},
+            price=_price_terms(price),
             charge={
                 "share_nano": charge.share_nano,
                 "levy_nano": charge.levy_nano,
@@ -133,7 +146,7 @@ class Flight:
             worker_public_key=worker.public_key,
             gateway=statement,
         )
-        event = UsageEvent(
+        event = GatewayEvent(
             request_id=self.request_id,
             tenant_id=self.key.tenant_id,
             project_id=self.key.project_id,
@@ -154,7 +167,7 @@ class Flight:
             first_token_at_ms=self.first_token_at_ms,
             finished_at_ms=clock.now_ms(),
             witness="both",
-            receipt=receipt.to_dict(),
+            receipt=receipt,
             decision=self.decision_record(),
         )
         return Settlement(
@@ -167,8 +180,10 @@ class Flight:
             event=event,
         )
 
-    def decision_record(self) -> dict[str, Any]:
+    def decision_record(self) -> msgspec.Raw:
         """Routing's decision with what came of it: ``served_by``, and ``failovers`` before that."""
-        served_by = self.worker.worker_id if self.worker is not None else None
-        record: dict[str, Any] = msgspec.to_builtins(self.decision)
-        return {**record, "served_by": served_by, "failovers": self.failovers}
+        outcome = {
+            "served_by": self.worker.worker_id if self.worker is not None else None,
+            "failovers": self.failovers,
+        }
+        return msgspec.Raw(b"%s,%s" % (self.decision_json[:-1], ENCODER.encode(outcome)[1:]))

@@ -82,6 +82,7 @@ async def generation_serve(plane: Plane, endpoint: Endpoint, call: Call, http: H
         model=plan.model,
         bounds=plan.bounds,
         decision=plan.decision,
+        decision_json=plan.decision_json,
         decision_digest=plan.decision_digest,
         key=admitted.key,
         gateway_id=plane.settings.gateway_id,

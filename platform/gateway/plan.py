@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     bounds: Bounds
     body: bytes
     decision: Decision
+    decision_json: bytes
     decision_digest: str
     amount_nano: int
     context: bytes
@@ -67,6 +68,7 @@ def plan_make(plane: Plane, endpoint: Endpoint, body: bytes, *, request_id: str,
         bounds=bounds,
         body=body,
         decision=decision,
+        decision_json=record,
         decision_digest=hashlib.sha256(record).hexdigest(),
         amount_nano=_worst_case_nano(decision, bounds),
         context=_context(model, bounds, decision, record, endpoint=endpoint, now_ms=now_ms),

@@ -33,6 +33,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headed = False
         self._done = True
         self._tick = False
+        self._kept = False
         self.reused = False
         self.headers: dict[bytes, bytes] = {}
         self.status = 0
@@ -69,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._headed = self.status >= 200
+        self._kept = self._parser.should_keep_alive()  # the parser forgets with the message's end
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
@@ -141,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow on this connection."""
-        return self._done and self._error is None and self._headed and self._parser.should_keep_alive()
+        return self._done and self._error is None and self._headed and self._kept
 
     @property
     def usable(self) -> bool:

@@ -11,12 +11,8 @@ from billing.rating import Charge, Price
 SCHEMA = 1
 
 
-class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished request. ``request_id`` is the idempotency key from gateway to ledger.
-
-    ``witness`` is ``both`` when gateway and worker signed, ``worker`` when the sweeper settled from the
-    worker's journal alone. ``receipt`` is transparency.receipts' form, ``decision`` routing's.
-    """
+class UsageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a finished request is counted, priced and dated; an event adds its evidence."""
 
     schema: int = SCHEMA
     request_id: str
@@ -39,6 +35,15 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     first_token_at_ms: int | None
     finished_at_ms: int
     witness: str
+
+
+class UsageEvent(UsageFacts, frozen=True, kw_only=True):
+    """One finished request. ``request_id`` is the idempotency key from gateway to ledger.
+
+    ``witness`` is ``both`` when gateway and worker signed, ``worker`` when the sweeper settled from the
+    worker's journal alone. ``receipt`` is transparency.receipts' form, ``decision`` routing's.
+    """
+
     receipt: dict[str, Any]
     decision: dict[str, Any]
 

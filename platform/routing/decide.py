@@ -6,17 +6,19 @@ Order of a snapshot's workers never matters, names break only exact ties (by the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from billing.rating import Price
 from core.money import PPM, ceil_div
+from routing.contests import contest_of
 from routing.records import Candidate, Constraints, Decision, Exclusion, WorkerStatus
-from routing.snapshot import Model, Policy, Snapshot, WorkerEntry
+from routing.snapshot import Policy, Snapshot
 from routing.weights import draw_index, draw_weight
 
 _CANONICAL = msgspec.json.Encoder(order="sorted")
+
+Entry = tuple[Candidate, int]  # a candidate's lasting facts, and its requests in flight now
 
 
 def digest_of(value: msgspec.Struct) -> str:
@@ -38,20 +40,19 @@ def decide(
     ``seed`` has 16 bytes or more. The digests are ``digest_of(snapshot)`` and ``digest_of(snapshot.policy)``,
     passed in because they are the same for many requests.
     """
-    model = next((model for model in snapshot.models if model.name == request.model), None)
-    eligible: list[Candidate] = []
+    contest = contest_of(snapshot, request.model)
+    entries: list[Entry] = []
     excluded: list[Exclusion] = []
-    for worker in snapshot.workers:
-        if model is None or worker.model != model.name:
-            continue
-        status = statuses.get(worker.worker_id)
-        code = exclusion_code(worker, model, status, request)
+    for entrant in contest.entrants:
+        status = statuses.get(entrant.worker_id)
+        code = exclusion_code(entrant, status, request)
         if code is not None:
-            excluded.append(Exclusion(worker_id=worker.worker_id, partner=worker.partner_slug, code=code))
+            excluded.append(Exclusion(worker_id=entrant.worker_id, partner=entrant.partner, code=code))
         elif status is not None:
-            eligible.append(_candidate(worker, status.in_flight))
-    excluded.sort(key=lambda exclusion: exclusion.worker_id)
-    scored = score(policy=snapshot.policy, request=request, candidates=eligible)
+            entries.append((entrant, status.in_flight))
+    if excluded and contest.excluded:
+        excluded = sorted((*excluded, *contest.excluded), key=lambda one: one.worker_id)
+    scored = score(policy=snapshot.policy, request=request, entries=entries)
     ranked = rank(scored, request=request, seed=seed)
     return Decision(
         policy=snapshot.policy,
@@ -61,7 +62,7 @@ def decide(
         request=request,
         seed=seed.hex(),
         eligible=scored,
-        excluded=tuple(excluded),
+        excluded=tuple(excluded) or contest.excluded,
         ranked=ranked,
         chosen=ranked[0] if ranked else None,
         reason=reason_text(scored, ranked),
@@ -74,7 +75,8 @@ def decision_replay(decision: Decision) -> Decision:
     The record carries the eligible candidates' facts; whether the right ones were excluded is checked by
     calling ``decide`` with the snapshot whose digest the record names.
     """
-    scored = score(policy=decision.policy, request=decision.request, candidates=decision.eligible)
+    entries = [(one, one.in_flight) for one in sorted(decision.eligible, key=lambda one: one.worker_id)]
+    scored = score(policy=decision.policy, request=decision.request, entries=entries)
     ranked = rank(scored, request=decision.request, seed=bytes.fromhex(decision.seed))
     return msgspec.structs.replace(
         decision,
@@ -86,55 +88,61 @@ def decision_replay(decision: Decision) -> Decision:
     )
 
 
-def exclusion_code(
-    worker: WorkerEntry, model: Model, status: WorkerStatus | None, request: Constraints
-) -> str | None:
-    """The first reason why ``worker`` may not serve ``request``; None when it may."""
-    partner = worker.partner_slug
-    state = status.state if status is not None else "silent"
+def exclusion_code(entrant: Candidate, status: WorkerStatus | None, request: Constraints) -> str | None:
+    """The first reason why a worker may not serve ``request``; None when it may."""
+    if status is None:
+        return "no_heartbeat"
+    if status.state != "ready":
+        return "unreachable" if status.state == "unreachable" else "not_ready"
+    if request.is_open:
+        return None
+    partner = entrant.partner
     checks = (
-        (worker.release_digest != model.release_digest, "release_mismatch"),
-        (worker.state != "active", "not_active"),
-        (state == "silent", "no_heartbeat"),
-        (state == "unreachable", "unreachable"),
-        (state != "ready", "not_ready"),
         (request.only is not None and partner not in request.only, "not_in_only"),
         (partner in request.ignore, "ignored"),
-        (_over_max_price(worker.price, request), "over_max_price"),
-        (_not_in_order(partner, request), "not_in_order"),
+        (_over_max_price(entrant, request), "over_max_price"),
+        (
+            bool(request.order) and not request.allow_fallbacks and partner not in request.order,
+            "not_in_order",
+        ),
     )
     return next((code for holds, code in checks if holds), None)
 
 
-def score(*, policy: Policy, request: Constraints, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates with tier, cost and weight filled in, sorted by worker id."""
-    found = sorted(candidates, key=lambda candidate: candidate.worker_id)
-    if not found:
+def score(*, policy: Policy, request: Constraints, entries: Sequence[Entry]) -> tuple[Candidate, ...]:
+    """Candidates with tier, cost and weight filled in. ``entries`` are sorted by worker id."""
+    if not entries:
         return ()
-    amounts = [_amount(candidate, request) for candidate in found]
+    prompt, completion, order = request.prompt_tokens, request.completion_tokens, request.order
+    amounts = [
+        prompt * one.price.input_nano_per_mtok + completion * one.price.output_nano_per_mtok
+        for one, _ in entries
+    ]
     cheapest = max(1, min(amounts))
     costs = [
         policy.price_weight * (amount * PPM // cheapest)
-        + policy.load_weight * (candidate.in_flight * PPM // max(1, candidate.max_running))
-        for candidate, amount in zip(found, amounts, strict=True)
+        + policy.load_weight * (in_flight * PPM // max(1, one.max_running))
+        for amount, (one, in_flight) in zip(amounts, entries, strict=True)
     ]
-    tiers = [_tier(candidate.partner, request.order) for candidate in found]
+    tiers = [order.index(one.partner) if one.partner in order else len(order) for one, _ in entries]
     first = min(tiers)
-    least = min(cost for cost, tier in zip(costs, tiers, strict=True) if tier == first)
+    least = min([cost for cost, tier in zip(costs, tiers, strict=True) if tier == first])
     return tuple(
-        Candidate(
-            worker_id=candidate.worker_id,
-            partner_id=candidate.partner_id,
-            partner=candidate.partner,
-            pool_id=candidate.pool_id,
-            price=candidate.price,
-            in_flight=candidate.in_flight,
-            max_running=candidate.max_running,
-            tier=tier,
-            cost_ppm=cost,
-            weight=draw_weight(cost - least, policy.half_cost_ppm) if tier == first else 0,
-        )
-        for candidate, cost, tier in zip(found, costs, tiers, strict=True)
+        [
+            Candidate(
+                worker_id=one.worker_id,
+                partner_id=one.partner_id,
+                partner=one.partner,
+                pool_id=one.pool_id,
+                price=one.price,
+                in_flight=in_flight,
+                max_running=one.max_running,
+                tier=tier,
+                cost_ppm=cost,
+                weight=draw_weight(cost - least, policy.half_cost_ppm) if tier == first else 0,
+            )
+            for (one, in_flight), cost, tier in zip(entries, costs, tiers, strict=True)
+        ]
     )
 
 
@@ -142,12 +150,14 @@ def rank(scored: tuple[Candidate, ...], *, request: Constraints, seed: bytes) ->
     """Worker ids in the order they are tried: the drawn one, then the rest by tier and cost."""
     if not scored:
         return ()
-    ordered = sorted(scored, key=lambda one: (one.tier, one.cost_ppm, _tie(seed, one.worker_id)))
+    ordered = sorted(scored, key=lambda one: (one.tier, one.cost_ppm))
+    if len({(one.tier, one.cost_ppm) for one in scored}) < len(scored):
+        ordered.sort(key=lambda one: (one.tier, one.cost_ppm, _tie(seed, one.worker_id)))
     index = draw_index([one.weight for one in ordered], int.from_bytes(seed[:16], "big"))
     chosen = ordered.pop(index)
     if not request.allow_fallbacks and not request.order:
         return (chosen.worker_id,)
-    return (chosen.worker_id, *(one.worker_id for one in ordered))
+    return (chosen.worker_id, *[one.worker_id for one in ordered])
 
 
 def reason_text(scored: tuple[Candidate, ...], ranked: tuple[str, ...]) -> str:
@@ -155,10 +165,9 @@ def reason_text(scored: tuple[Candidate, ...], ranked: tuple[str, ...]) -> str:
     if not ranked:
         return "no eligible worker"
     chosen = next(one for one in scored if one.worker_id == ranked[0])
-    tier = [one for one in scored if one.tier == chosen.tier]
-    lowest = chosen.cost_ppm == min(one.cost_ppm for one in tier)
+    lowest = not any(one.tier == chosen.tier and one.cost_ppm < chosen.cost_ppm for one in scored)
     how = "lowest cost" if lowest else "weighted draw"
-    if chosen.tier < max(one.tier for one in scored):
+    if any(one.tier > chosen.tier for one in scored):
         how = f"preferred by request, {how}"
     return (
         f"{how}: price {chosen.price.input_nano_per_mtok} nano/Mtok, "
@@ -166,42 +175,12 @@ def reason_text(scored: tuple[Candidate, ...], ranked: tuple[str, ...]) -> str:
     )
 
 
-def _candidate(worker: WorkerEntry, in_flight: int) -> Candidate:
-    return Candidate(
-        worker_id=worker.worker_id,
-        partner_id=worker.partner_id,
-        partner=worker.partner_slug,
-        pool_id=worker.pool_id,
-        price=worker.price,
-        in_flight=in_flight,
-        max_running=worker.max_running,
-        tier=0,
-        cost_ppm=0,
-        weight=0,
-    )
-
-
-def _amount(candidate: Candidate, request: Constraints) -> int:
-    """The request's worst case at this price, unrounded."""
-    price = candidate.price
-    return request.prompt_tokens * price.input_nano_per_mtok + request.completion_tokens * (
-        price.output_nano_per_mtok
-    )
-
-
-def _tier(partner: str, order: tuple[str, ...]) -> int:
-    return order.index(partner) if partner in order else len(order)
-
-
 def _tie(seed: bytes, worker_id: str) -> bytes:
     return hashlib.sha256(seed + worker_id.encode()).digest()
 
 
-def _not_in_order(partner: str, request: Constraints) -> bool:
-    return bool(request.order) and not request.allow_fallbacks and partner not in request.order
-
-
-def _over_max_price(price: Price, request: Constraints) -> bool:
+def _over_max_price(entrant: Candidate, request: Constraints) -> bool:
+    price = entrant.price
     return _over(price.input_nano_per_mtok, price.levy_ppm, request.max_input_nano_per_mtok) or _over(
         price.output_nano_per_mtok, price.levy_ppm, request.max_output_nano_per_mtok
     )

@@ -27,6 +27,17 @@ class Constraints(msgspec.Struct, frozen=True, kw_only=True):
     max_output_nano_per_mtok: int | None = None
     allow_fallbacks: bool = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every partner may serve it."""
+        return (
+            self.only is None
+            and not self.ignore
+            and not self.order
+            and self.max_input_nano_per_mtok is None
+            and self.max_output_nano_per_mtok is None
+        )
+
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows of a worker now. ``state``: a heartbeat's state, or ``unreachable``."""
