@@ -6,7 +6,6 @@ so that both sides derive the same bytes from the same values (the integer subse
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ RELEASE_FILES = (
 
 
 def canonical_bytes(payload: Mapping[str, Any]) -> bytes:
-    """The bytes that are hashed and signed. Raises TypeError for a float, a key that is no text, or any type JSON lacks."""
+    """The bytes that are hashed and signed. Raises TypeError for floats, keys not text, what JSON lacks."""
     _refuse_floats(payload)
     return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -52,26 +51,39 @@ def _refuse_floats(value: object) -> None:
             _refuse_floats(item)
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Message):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, nested messages included."""
-        return dataclasses.asdict(self)
+        """Plain JSON types, nested messages included; lists and dicts are copies."""
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """The message in ``raw``. Raises ValueError naming missing or unknown fields."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown, missing = set(raw) - known, known - set(raw)
-        if unknown or missing:
-            raise ValueError(
-                f"{cls.__name__}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
-            )
+        known = cls.__dataclass_fields__.keys()
+        if raw.keys() != known:
+            unknown, missing = sorted(raw.keys() - known), sorted(known - raw.keys())
+            raise ValueError(f"{cls.__name__}: unknown fields {unknown}, missing fields {missing}")
         return cls(**raw)
 
     def signing_bytes(self) -> bytes:
         """Canonical bytes, prefixed with the message's type so no signature fits another type."""
         return type(self).__name__.encode() + b"\n" + canonical_bytes(self.to_dict())
+
+
+def message_hash(signing_bytes: bytes) -> str:
+    """SHA-256 of a message's signing bytes, hex: what the next entry of a journal refers to."""
+    return hashlib.sha256(signing_bytes).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ class JournalEntry(_Message):
 
     def hash(self) -> str:
         """SHA-256 of the signing bytes, hex: the next entry's ``prev_hash``."""
-        return hashlib.sha256(self.signing_bytes()).hexdigest()
+        return message_hash(self.signing_bytes())
 
 
 @dataclass(frozen=True, slots=True)
