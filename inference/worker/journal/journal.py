@@ -9,7 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
-from inference.messages import JournalEntry, SignedEntry
+from inference.messages import JournalEntry, SignedEntry, message_hash
 from inference.worker.journal.errors import DuplicateEntryError, JournalError, JournalLockedError
 from inference.worker.journal.lines import line_decode, line_encode
 from inference.worker.journal.recovery import journal_recover
@@ -60,7 +60,7 @@ class Journal:
         self._write(line_encode(signed))
         self._seq_by_request[entry.request_id] = entry.seq
         self.next_seq += 1
-        self._last_hash = entry.hash()
+        self._last_hash = message_hash(message)
         return signed
 
     def find(self, request_id: str) -> SignedEntry | None:
