@@ -44,7 +44,7 @@ def _refuse_floats(value: object) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError("signed payloads have text keys: 1 and \"1\" would sign alike")
+                raise TypeError('signed payloads have text keys: 1 and "1" would sign alike')
             _refuse_floats(item)
     elif isinstance(value, list | tuple):
         for item in value:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from inference.engine import EngineStats, FinishReason, GenerationRequest, RequestRejected, TokenEvent
+from inference.engine import (
+    AsyncEngine,
+    EngineConfig,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    RequestRejected,
+    TokenEvent,
+)
 from inference.messages import (
     Enrolment,
     EnrolRequest,
@@ -133,7 +142,7 @@ class Worker:
     """A serving worker: its parts, and a client that knows the dispatch token."""
 
     runtime: Runtime
-    engine: ScriptedEngine
+    engine: Any
     journal: Journal
     key: WorkerKey
     client: httpx.AsyncClient
@@ -186,7 +195,26 @@ def enrolment() -> Enrolment:
 @pytest.fixture
 async def worker(journal: Journal, key: WorkerKey, enrolment: Enrolment) -> AsyncIterator[Worker]:
     """A worker on a real socket with the scripted engine."""
-    engine = ScriptedEngine()
+    async with worker_serving(ScriptedEngine(), journal, key, enrolment) as serving:
+        yield serving
+
+
+@pytest.fixture
+async def real_worker(
+    journal: Journal, key: WorkerKey, enrolment: Enrolment, tiny_dir: Path
+) -> AsyncIterator[Worker]:
+    """A worker on a real socket with the real engine on a tiny model and a small cache."""
+    engine = AsyncEngine.load(tiny_dir, EngineConfig(page_size=4, pages=64, max_running=4, max_queued=64))
+    await engine.start()
+    async with worker_serving(engine, journal, key, enrolment) as serving:
+        yield serving
+    await engine.close()
+
+
+@asynccontextmanager
+async def worker_serving(
+    engine: Any, journal: Journal, key: WorkerKey, enrolment: Enrolment
+) -> AsyncIterator[Worker]:
     runtime = Runtime(release=RELEASE)
     runtime.begin(Service(engine=engine, journal=journal, enrolment=enrolment, release_digest=RELEASE_DIGEST))
     listener = listener_bind("127.0.0.1", 0)
