@@ -137,7 +137,8 @@ class UpstreamConnection(asyncio.Protocol):
                 size += len(data)
                 parts.append(data)
             if size > limit:
-                self.abort("the worker's answer is too large")
+                self.abort()
+                raise UpstreamError("the worker's answer is too large")
         return b"".join(parts)
 
     @property

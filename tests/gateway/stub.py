@@ -169,7 +169,10 @@ class StubWorker:
                 writer.transport.abort()
                 return False
             delta = {"delta": {"content": f"t{index} "}} if work.chat else {"text": f"t{index} "}
-            frame = {"id": work.chunk_id, "choices": [{"index": 0, **delta, "finish_reason": None}]}
+            frame: dict[str, Any] = {
+                "id": work.chunk_id,
+                "choices": [{"index": 0, **delta, "finish_reason": None}],
+            }
             if work.include_usage:
                 frame["usage"] = None
             self._chunk(writer, b"data: %s\n\n" % json.dumps(frame, separators=(",", ":")).encode())

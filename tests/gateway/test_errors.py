@@ -12,7 +12,7 @@ from core.clock import clock
 from core.secrets import new_secret
 from tests.gateway.world import World, error_of
 
-GOOD = {"model": "nano", "messages": [{"role": "user", "content": "say 1"}]}
+GOOD: dict[str, Any] = {"model": "nano", "messages": [{"role": "user", "content": "say 1"}]}
 TOOL = {"role": "tool", "content": ""}
 CHEAP = {"prompt": "cheap"}
 

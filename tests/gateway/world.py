@@ -40,7 +40,7 @@ class World:
 
     def __init__(self, redis_url: str, folder: Path) -> None:
         self.redis_url = redis_url
-        self.redis = redis.Redis.from_url(redis_url)
+        self.redis: Any = redis.Redis.from_url(redis_url)
         self.folder = folder
         self.secret = "dispatch-secret"
         self.loop = LoopThread()
