@@ -22,7 +22,8 @@ from stack.files import secret_load
 
 DATABASE = "tokenworks"
 OWNER, APP, SYSTEM = "tokenworks_owner", "tokenworks_app", "tokenworks_system"
-_ATTRIBUTES = sql.SQL("LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION")
+_ORDINARY = sql.SQL("LOGIN NOCREATEDB NOCREATEROLE")
+_RESERVED = sql.SQL("NOSUPERUSER NOBYPASSRLS NOREPLICATION")  # only a superuser may even say so
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def roles_ensure(
 ) -> RoleUrls:
     """Create or repair the roles and the database; safe to repeat. Returns how to connect as each.
 
-    ``owner_superuser_url`` names a superuser, or a role with CREATEROLE and CREATEDB.
+    ``owner_superuser_url`` names a superuser, or a role with CREATEROLE and CREATEDB. Raises psycopg.Error,
+    and RuntimeError for a role that exists with powers it must not have.
     """
     with psycopg.connect(owner_superuser_url, autocommit=True) as connection:
         for role, password in passwords.items():
@@ -86,11 +88,17 @@ def _role_ensure(connection: psycopg.Connection, role: str, password: str) -> No
     # hashed here, so the plain password reaches neither the server nor its log
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     verb = sql.SQL("ALTER" if known else "CREATE")
+    attributes = [_ORDINARY, _RESERVED] if _is_superuser(connection) else [_ORDINARY]
     connection.execute(
         sql.SQL("{} ROLE {} {} PASSWORD {}").format(
-            verb, sql.Identifier(role), _ATTRIBUTES, sql.Literal(verifier)
+            verb, sql.Identifier(role), sql.SQL(" ").join(attributes), sql.Literal(verifier)
         )
     )
+    powers = connection.execute(
+        "SELECT rolsuper OR rolbypassrls OR rolreplication FROM pg_roles WHERE rolname = %s", (role,)
+    ).fetchone()
+    if powers != (False,):
+        raise RuntimeError(f"role {role} has powers that only a superuser can take away; drop or alter it")
 
 
 def _database_ensure(connection: psycopg.Connection, database: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -111,7 +112,7 @@ class LiveScreen(Screen):
         self._live.stop()
 
     def _table(self, rows: Sequence[Row]) -> Table:
-        table = Table(title="Tokenworks", title_justify="left", expand=True, pad_edge=False)
+        table = Table(title="Tokenworks", title_justify="left", box=SIMPLE_HEAD, expand=True, pad_edge=False)
         for name in ("process", "state"):
             table.add_column(name, no_wrap=True)
         for name in ("pid", "port", "up", "restarts", "cpu", "memory"):

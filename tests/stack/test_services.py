@@ -19,7 +19,7 @@ import redis
 from stack.accounts import service_account
 from stack.ports import is_listening
 from stack.procstat import is_running
-from stack.roles import passwords_load, roles_ensure
+from stack.roles import _role_ensure, passwords_load, roles_ensure
 from stack.services import EmbeddedPostgres, EmbeddedValkey, ServiceError, binaries
 from stack.spawn import run_as
 
@@ -187,6 +187,21 @@ def test_no_server_outlives_a_killed_parent(folder: Path) -> None:
         with server:
             assert server.answers()
         server.remove()
+
+
+def test_roles_are_kept_by_one_who_may_only_create_roles(folder: Path, postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE keeper LOGIN CREATEROLE CREATEDB PASSWORD 'keeper'")
+        connection.execute("CREATE ROLE mighty LOGIN BYPASSRLS")
+        connection.execute("GRANT mighty TO keeper WITH ADMIN TRUE")
+    keeper = postgres.url("keeper", "keeper")
+    passwords = {name.replace("tokenworks", "kept"): "x" for name in passwords_load(folder / "roles")}
+    with psycopg.connect(keeper, autocommit=True) as connection:
+        for _ in range(2):
+            for role, password in passwords.items():
+                _role_ensure(connection, role, password)
+        with pytest.raises(RuntimeError, match="role mighty has powers"):
+            _role_ensure(connection, "mighty", "x")
 
 
 def test_roles_are_separate_and_repeatable(folder: Path, postgres: EmbeddedPostgres) -> None:
