@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from config.env import env_bool, env_database, env_int, env_list, env_text
 
@@ -17,7 +18,10 @@ REDIS_URL = env_text("REDIS_URL")
 DEBUG = False
 
 _SERVED_BY_HTTPS = CONTROL_URL.startswith("https://")
-ALLOWED_HOSTS = env_list("TOKENWORKS_ALLOWED_HOSTS", ["*"])
+ALLOWED_HOSTS = env_list(
+    "TOKENWORKS_ALLOWED_HOSTS",
+    [urlsplit(CONTROL_URL).hostname or "localhost", "localhost", "127.0.0.1", "[::1]"],
+)
 CSRF_TRUSTED_ORIGINS = env_list("TOKENWORKS_TRUSTED_ORIGINS", [CONTROL_URL])
 
 INSTALLED_APPS = [

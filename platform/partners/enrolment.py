@@ -113,8 +113,8 @@ def worker_enrol(*, token: OpenToken, request: EnrolRequest) -> Worker:
             capacity=dict(request.capacity),
             max_running=request.capacity["max_running"],
         )
-        Worker.objects.filter(
-            pool_id=token.pool_id, endpoint=fresh.endpoint, state=WorkerState.ACTIVE
+        Worker.objects.filter(pool_id=token.pool_id, endpoint=fresh.endpoint).exclude(
+            state=WorkerState.RETIRED
         ).update(state=WorkerState.RETIRED)
         Worker.objects.bulk_create([fresh], ignore_conflicts=True)
         if not Worker.objects.filter(id=fresh.id).exists():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -218,9 +220,17 @@ def _household(name: str, kit: ReceiptKit) -> Household:
 
 
 def record_make(
-    tenant: Tenant, project: Project, key: ApiKey, kit: ReceiptKit, **changes: Any
+    tenant: Tenant,
+    project: Project,
+    key: ApiKey,
+    kit: ReceiptKit,
+    in_receipt: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
 ) -> UsageRecord:
-    """A served request as the meter posts it, with its two transfers; ``changes`` falsify the record."""
+    """A served request as the meter posts it, with its two transfers.
+
+    ``in_receipt`` falsifies the receipt after it was signed, ``changes`` the record.
+    """
     counts: dict[str, Any] = {"prompt_tokens": 100, "cached_tokens": 20, "completion_tokens": 33}
     request_id = new_id("req")
     charge = charge_for(price=kit.price, **counts)
@@ -239,7 +249,7 @@ def record_make(
         "witness": "both",
         "received_at": clock.now(),
         "finished_at": clock.now(),
-        "receipt": kit.receipt(tenant, request_id, counts).to_dict(),
+        "receipt": {**kit.receipt(tenant, request_id, counts).to_dict(), **in_receipt},
         "decision": {"chosen": kit.worker.id},
         **counts,
         **msgspec.to_builtins(kit.price),
