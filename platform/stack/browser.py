@@ -140,7 +140,7 @@ def _download(scratch: Path) -> Path:
         "npm_config_update_notifier": "false",
     }
     done = subprocess.run(
-        [node, npm, "pack", "--ignore-scripts", "--silent", f"{PACKAGE}@{VERSION}"],
+        [node, "--use-system-ca", npm, "pack", "--ignore-scripts", "--loglevel=error", f"{PACKAGE}@{VERSION}"],
         cwd=scratch, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     packages = list(scratch.glob("*.tgz"))
@@ -195,3 +195,9 @@ def _extract(archive: Path, into: Path) -> None:
                 with source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
                 target.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+if __name__ == "__main__":
+    from stack.layout import ROOT
+
+    print(browser_ensure(ROOT / "var" / "browser").path)
