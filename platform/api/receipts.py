@@ -76,11 +76,8 @@ def _charge_follows(record: UsageRecord) -> bool:
 
 def _transfers_match(record: UsageRecord) -> bool:
     """The ledger moved exactly the share and the levy for this request (an amount of 0 moves nothing)."""
-    rows = Transfer.objects.filter(
-        tenant_id=record.tenant_id,
-        reference=record.request_id,
-        kind__in=(TransferKind.USAGE_SHARE, TransferKind.USAGE_LEVY),
-    )
-    moved = sorted((str(row.kind), row.amount_nano) for row in rows)
     due = {TransferKind.USAGE_SHARE: record.share_nano, TransferKind.USAGE_LEVY: record.levy_nano}
-    return moved == sorted((str(kind), amount) for kind, amount in due.items() if amount)
+    keys = [f"usage:{record.request_id}:{leg}" for leg in ("share", "levy")]  # as the meter posts them
+    rows = Transfer.objects.filter(idempotency_key__in=keys, tenant_id=record.tenant_id)
+    moved = {TransferKind(row.kind): row.amount_nano for row in rows}
+    return moved == {kind: amount for kind, amount in due.items() if amount}

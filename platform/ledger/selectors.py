@@ -16,6 +16,12 @@ def tenant_balance(*, tenant_id: str) -> Balance:
     return Balance(account.balance_nano, account.version) if account else Balance(0, 0)
 
 
+def tenant_balances_nano(*, tenant_ids: Sequence[str]) -> dict[str, int]:
+    """Balances by tenant id; tenants without an account are absent."""
+    accounts = Account.objects.filter(kind=AccountKind.TENANT, owner_id__in=tenant_ids)
+    return dict(accounts.values_list("owner_id", "balance_nano"))
+
+
 def balances_total_nano() -> int:
     """The sum over all accounts: 0, or the ledger is broken. System scope."""
     return int(Account.objects.aggregate(total=Sum("balance_nano"))["total"] or 0)

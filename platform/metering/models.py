@@ -50,6 +50,7 @@ class UsageRecord(models.Model):
         indexes: ClassVar = [
             models.Index(F("tenant_id"), F("finished_at").desc(), name="usage_by_tenant"),
             models.Index(F("partner_id"), F("finished_at").desc(), name="usage_by_partner"),
+            models.Index(F("tenant_id"), F("request_id").desc(), name="usage_bill"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

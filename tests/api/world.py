@@ -267,7 +267,7 @@ def record_make(
             amount_nano=amount_nano,
             kind=kind,
             reference=request_id,
-            idempotency_key=f"usage:{request_id}:{kind}",
+            idempotency_key=f"usage:{request_id}:{kind.removeprefix('usage_')}",
             tenant_id=tenant.id,
         )
     return UsageRecord.objects.create(**(fields | changes))

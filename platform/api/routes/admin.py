@@ -22,7 +22,7 @@ from api.schemas.consortium import (
     WorkerOut,
     WorkerPage,
 )
-from ledger.selectors import tenant_balance
+from ledger.selectors import tenant_balances_nano
 from partners.models import Offer, Partner, Pool, Worker
 from partners.selectors import offers_in_force
 from releases.models import Release
@@ -77,8 +77,10 @@ def tenants_list(request: HttpRequest, limit: Limit = 50, cursor: Cursor = None)
     """Newest first, with their balances."""
     actor_of(request).require_foundation_admin()
     with system_scope():
-        data, next_cursor = page_of(Tenant.objects.all(), _tenant, limit=limit, cursor=cursor)
-    return TenantPage(data=list(data), next_cursor=next_cursor)
+        rows, next_cursor = page_of(Tenant.objects.all(), lambda row: row, limit=limit, cursor=cursor)
+        balances = tenant_balances_nano(tenant_ids=[row.id for row in rows])
+    data = [_tenant(row, balances.get(row.id, 0)) for row in rows]
+    return TenantPage(data=data, next_cursor=next_cursor)
 
 
 def _partner(partner: Partner, offers: Sequence[Offer]) -> PartnerOut:
@@ -141,12 +143,12 @@ def _release(release: Release) -> ReleaseOut:
     )
 
 
-def _tenant(tenant: Tenant) -> TenantOut:
+def _tenant(tenant: Tenant, balance_nano: int) -> TenantOut:
     return TenantOut(
         id=tenant.id,
         name=tenant.name,
         slug=tenant.slug,
         is_active=tenant.is_active,
-        balance_nano=tenant_balance(tenant_id=tenant.id).balance_nano,
+        balance_nano=balance_nano,
         created_at=tenant.created_at,
     )
