@@ -117,7 +117,7 @@ Two processes of one thread on two x86-64 cores with AVX2, fp32, on a machine sh
 time says little about the cores). Muon for the matrices inside blocks, AdamW for embeddings, head, router and
 norms. Every second segment is laid out for fill-in-the-middle (prefix, suffix, middle; cut by characters).
 Rows are packed with positions and attention restarting at each document. Balancing has no auxiliary loss:
-after each step the bias moves by ±0.003 (chat: 0.001), scaled with the learning rate, towards the mean load.
+after each step the bias moves by ±0.003, scaled with the learning rate, towards the mean load.
 
 ![Loss](loss.png)
 

@@ -81,7 +81,7 @@ def pack_rows(documents: Iterable[Document], *, row_tokens: int, pad_id: int) ->
         else:
             document = Document((), divisible=True)  # nothing is left to fill this row with
             left = 0
-        size = min(len(document.ids), row_tokens)
+        size = len(document.ids) if document.divisible else min(len(document.ids), row_tokens)
         if size <= left:
             row.append(document)
             left -= size

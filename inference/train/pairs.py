@@ -18,9 +18,17 @@ from inference.train.seeds import seeded
 from inference.train.vocabulary import SpecialIds
 
 _RARE = ("idlelib", "lib2to3", "distutils", "turtledemo", "tkinter", "turtle", "pydoc", "ensurepip")
+_COMMON_MODULES = frozenset(
+    "argparse array asyncio base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime "
+    "dict difflib enum fnmatch fractions functools getpass glob gzip hashlib heapq html inspect io itertools "
+    "json list logging math os pathlib pickle platform pprint queue random re secrets set shlex shutil signal "
+    "socket statistics str string struct subprocess sys tarfile tempfile textwrap threading time timeit "
+    "traceback tuple types typing unittest uuid warnings zipfile zlib".split()
+)
 _NOT_VERBS = ("A", "An", "The", "This", "If", "Like", "For")
-_SELF_REPEATS = 6
-_FREQUENT_QUESTIONS = 5
+_SELF_REPEATS = 10
+_COMMON_QUESTIONS = 7
+_RARE_SHARE = 0.4
 _CODE_CHARACTERS_MAX = 700
 
 
@@ -70,9 +78,8 @@ def chat_documents(pairs: Iterable[Pair], tokenizer: Tokenizer, *, seed: int = 7
 
 
 def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
-    """The questions asked about one entry: five for what people use most, two for the rest."""
-    depth = entry.name.count(".")
-    frequent = entry.kind == "module" or (entry.kind != "method" and depth <= 1)
+    """The questions asked about one entry: many for what people use most, at most one for the rest."""
+    common = is_common(entry.name)
     templates: list[tuple[str, str]] = []
     if entry.kind == "module":
         templates = [(template, entry.summary) for template in questions.MODULE]
@@ -82,13 +89,20 @@ def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
             block = f"```python\n{entry.signature}\n```"
             templates += [(template, block) for template in questions.SIGNATURE]
             templates += [(template, f"{block}\n{entry.summary}") for template in questions.USE]
-    count = min(len(templates), _FREQUENT_QUESTIONS if frequent else 2)
-    first = templates[:1] if frequent else []
-    chosen = [*first, *rng.sample(templates[len(first) :], count - len(first))]
+    if common:
+        chosen = [templates[0], *rng.sample(templates[1:], min(len(templates), _COMMON_QUESTIONS) - 1)]
+    else:
+        chosen = rng.sample(templates, 1) if rng.random() < _RARE_SHARE else []
     for template, answer in chosen:
         yield Pair(template.format(name=entry.name, kind=entry.kind), answer)
-    if frequent and entry.kind == "function" and (task := _task(entry.summary)):
+    if common and entry.kind == "function" and (task := _task(entry.summary)):
         yield Pair(rng.choice(questions.TASK).format(task=task), f"Use `{entry.name}`. {entry.summary}")
+
+
+def is_common(name: str) -> bool:
+    """Whether users are likely to ask about `name`: built-ins and what the best-known modules offer directly."""
+    module, _, rest = name.replace("os.path.", "os.").partition(".")
+    return rest.count(".") == 0 and (not rest or module in _COMMON_MODULES)
 
 
 def _task(summary: str) -> str:

@@ -53,7 +53,7 @@ class SpecialIds:
         missing = [token for token, number in zip(SPECIAL_TOKENS, ids, strict=True) if number is None]
         if missing:
             raise ValueError(f"the tokenizer lacks {', '.join(missing)}; train it with `tokenizer`")
-        return cls(*ids)
+        return cls(*(number for number in ids if number is not None))
 
 
 def tokenizer_train(*, texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -10,54 +10,11 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, DeepseekV3ForCausalLM
 
-from inference.models.config import ModelConfig
 from inference.train.export import BYTES_MAX, checkpoint_tensors, model_export, model_import
 from inference.train.network import Network
-from inference.train.settings import nano_architecture
-from inference.train.vocabulary import BOS, FIM_BEGIN, tokenizer_train
+from inference.train.vocabulary import BOS, FIM_BEGIN
 
 NANO = Path(__file__).resolve().parents[3] / "inference" / "models" / "nano"
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 16,
-    "intermediate_size": 48,
-    "moe_intermediate_size": 16,
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 2,
-    "n_group": 4,
-    "topk_group": 2,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "rope_scaling": {
-        "type": "yarn",
-        "factor": 4.0,
-        "original_max_position_embeddings": 64,
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-    },
-}
-
-
-def tiny_tokenizer() -> Tokenizer:
-    return tokenizer_train(texts=["def f(x):\n    return x\n" * 20], vocab_size=300)
-
-
-def tiny_network(tokenizer: Tokenizer) -> tuple[Network, dict[str, object]]:
-    torch.manual_seed(3)
-    architecture = nano_architecture(vocab_size=tokenizer.get_vocab_size()) | TINY
-    network = Network(ModelConfig.from_dict(architecture)).eval()
-    for router in network.routers():
-        torch.nn.init.normal_(router.weight, std=0.5)
-        torch.nn.init.normal_(router.e_score_correction_bias, std=0.2)
-    return network, architecture
 
 
 def our_logits(network: Network, id_BT: torch.Tensor) -> torch.Tensor:
@@ -79,38 +36,37 @@ def their_logits(folder: Path, id_BT: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def test_a_random_model_has_the_logits_transformers_computes(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    network, architecture = tiny_network(tokenizer)
-    model_export(network, tokenizer, architecture, folder=tmp_path, dtype=torch.float32)
+def test_a_random_model_has_the_logits_transformers_computes(
+    tiny_network: Network, tiny_architecture: dict[str, object], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model_export(tiny_network, tokenizer, tiny_architecture, folder=tmp_path, dtype=torch.float32)
     id_BT = torch.randint(0, tokenizer.get_vocab_size(), (2, 150))  # past the original 64 positions
-    ours, theirs = our_logits(network, id_BT), their_logits(tmp_path, id_BT)
+    ours, theirs = our_logits(tiny_network, id_BT), their_logits(tmp_path, id_BT)
     assert (ours - theirs).abs().max() < 1e-4
     assert theirs.std() > 0.01
 
 
-def test_an_export_is_read_back_unchanged(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    network, architecture = tiny_network(tokenizer)
-    model_export(network, tokenizer, architecture, folder=tmp_path, dtype=torch.float32)
+def test_an_export_is_read_back_unchanged(
+    tiny_network: Network, tiny_architecture: dict[str, object], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model_export(tiny_network, tokenizer, tiny_architecture, folder=tmp_path, dtype=torch.float32)
     again = model_import(tmp_path).state_dict()
-    for name, value in network.state_dict().items():
+    for name, value in tiny_network.state_dict().items():
         assert torch.equal(again[name], value), name
 
 
-def test_the_draft_module_is_the_layer_after_the_last_without_copies() -> None:
-    network, _ = tiny_network(tiny_tokenizer())
-    names = set(checkpoint_tensors(network, dtype=torch.float32))
+def test_the_draft_module_is_the_layer_after_the_last_without_copies(tiny_network: Network) -> None:
+    names = set(checkpoint_tensors(tiny_network, dtype=torch.float32))
     draft = {name.removeprefix("model.layers.3.") for name in names if name.startswith("model.layers.3.")}
     assert {"enorm.weight", "hnorm.weight", "eh_proj.weight", "shared_head.norm.weight"} <= draft
     assert {"self_attn.kv_a_proj_with_mqa.weight", "mlp.experts.7.down_proj.weight"} <= draft
     assert not any("embed_tokens" in name or "head.weight" in name for name in draft)
 
 
-def test_the_tokenizer_folder_serves_chat_and_infilling(tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    network, architecture = tiny_network(tokenizer)
-    model_export(network, tokenizer, architecture, folder=tmp_path)
+def test_the_tokenizer_folder_serves_chat_and_infilling(
+    tiny_network: Network, tiny_architecture: dict[str, object], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model_export(tiny_network, tokenizer, tiny_architecture, folder=tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "f"}]
     text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
