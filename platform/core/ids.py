@@ -5,13 +5,14 @@ The layout is ULID's (Crockford base32, lower case), so ids sort by creation tim
 
 from __future__ import annotations
 
+import re
 import secrets
 from functools import lru_cache
 
 from core.clock import clock
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_BODY_CHARS = 26
+_BODY = re.compile(f"[{_ALPHABET}]{{26}}")
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 
 PREFIXES = frozenset(
@@ -53,7 +54,7 @@ def _random_chars(bits: int) -> str:
 def is_id(text: str, prefix: str) -> bool:
     """Whether ``text`` is a well-formed id with ``prefix``."""
     head, _, body = text.partition("_")
-    return head == prefix and len(body) == _BODY_CHARS and all(char in _ALPHABET for char in body)
+    return head == prefix and _BODY.fullmatch(body) is not None
 
 
 def id_time_ms(text: str) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -33,8 +33,7 @@ _BALANCES = """
 Owner = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class TransferDraft:
+class TransferDraft(NamedTuple):
     """A transfer to be: from the account ``debit`` to ``credit`` (ids), ``amount_nano`` > 0."""
 
     debit: str

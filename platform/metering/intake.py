@@ -116,21 +116,27 @@ def _labelled(message: Message, event: Posting) -> Message:
 
 
 def _problem(event: Posting) -> str | None:
+    times = (event.received_at_ms, event.first_token_at_ms or 0, event.finished_at_ms)
     if event.schema != SCHEMA:
         return f"schema {event.schema} is not {SCHEMA}"
     if not (is_id(event.request_id, "req") and is_id(event.tenant_id, "ten")):
         return "request or tenant id is malformed"
     if event.witness not in WITNESSES:
         return f"witness {event.witness!r} is not known"
-    times = (event.received_at_ms, event.first_token_at_ms or 0, event.finished_at_ms)
-    if not all(0 <= at_ms <= TIME_MS_MAX for at_ms in times):
+    if not (0 <= min(times) and max(times) <= TIME_MS_MAX):
         return "a time is out of range"
-    if max(event.prompt_tokens, event.completion_tokens) > TOKENS_MAX:
-        return "token counts are out of range"
+    if not (_is_object(event.receipt) and _is_object(event.decision)):
+        return "receipt or decision is not an object"
     return _rating_problem(event)
 
 
+def _is_object(raw: msgspec.Raw) -> bool:
+    return bytes(raw).startswith(b"{")
+
+
 def _rating_problem(event: Posting) -> str | None:
+    if max(event.prompt_tokens, event.completion_tokens) > TOKENS_MAX:
+        return "token counts are out of range"
     price = event.price
     rates = (
         price.input_nano_per_mtok,

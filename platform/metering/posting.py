@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from core.clock import clock
-from ledger.arrays import number_array, text_array
+from ledger.arrays import json_array, number_array, text_array
 from ledger.bulk import (
     Balance,
     Owner,
@@ -37,16 +37,20 @@ _SELECTED = (
     *_TEXT_COLUMNS,
     *_NUMBER_COLUMNS,
     *(f"timestamptz 'epoch' + {name} * interval '1 millisecond'" for name in _TIME_COLUMNS),
-    *(f"{name}::jsonb" for name in _JSON_COLUMNS),
+    *_JSON_COLUMNS,
 )
-_TYPES = ("text[]",) * 13 + ("bigint[]",) * 13 + ("text[]",) * 2
+_TYPES = ("text[]",) * 13 + ("bigint[]",) * 13
 _Literal = Callable[[Iterable[Any]], str]
-_LITERALS: tuple[_Literal, ...] = (*[text_array] * 13, *[number_array] * 13, *[text_array] * 2)
+_LITERALS: tuple[_Literal, ...] = (*[text_array] * 13, *[number_array] * 13, *[json_array] * 2)
 # Names and types are the constants above; every value is a parameter.
 _INSERT = f"""
     INSERT INTO metering_usagerecord ({", ".join(_COLUMNS)}, posted_at)
     SELECT {", ".join(_SELECTED)}, %s
-    FROM unnest({", ".join(f"%s::{name}" for name in _TYPES)}) AS event ({", ".join(_COLUMNS)})
+    FROM ROWS FROM (
+        unnest({", ".join(f"%s::{name}" for name in _TYPES)}),
+        jsonb_array_elements(%s::jsonb),
+        jsonb_array_elements(%s::jsonb)
+    ) AS event ({", ".join(_COLUMNS)})
     ON CONFLICT (request_id) DO NOTHING RETURNING request_id
 """  # noqa: S608 - see above
 _POSTED_CHARGES = (
@@ -195,8 +199,8 @@ def _row(event: Posting) -> tuple[object, ...]:
         event.received_at_ms,
         event.first_token_at_ms,
         event.finished_at_ms,
-        bytes(event.receipt).decode(),
-        bytes(event.decision).decode(),
+        event.receipt,
+        event.decision,
     )
 
 

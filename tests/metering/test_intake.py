@@ -99,6 +99,8 @@ def test_every_honest_event_is_accepted(
         ({"request_id": "req_short"}, "malformed"),
         ({"tenant_id": "ten_" + "u" * 26}, "malformed"),
         ({"witness": "nobody"}, "witness"),
+        ({"receipt": None}, "not an object"),
+        ({"decision": [{}]}, "not an object"),
         ({"finished_at_ms": -1}, "time"),
         ({"first_token_at_ms": 10**15}, "time"),
         ({"prompt_tokens": 2**40, "cached_tokens": 0}, "token counts are out of range"),

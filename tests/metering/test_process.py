@@ -54,10 +54,10 @@ def status(port: int, path: str) -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition`` holds; fail when it does not in 30 s."""
-    end = time.monotonic() + 30
+    """Wait until ``condition`` holds; fail when it does not in 150 s."""
+    end = time.monotonic() + 150
     while not condition():
-        assert time.monotonic() < end, "waited 30 s in vain"
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
 
 
@@ -87,7 +87,7 @@ def test_killed_meter_loses_and_doubles_nothing(world: World, meter_start: Start
 def test_missing_variable_is_named(world: World) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
     done = subprocess.run(
-        [sys.executable, "-m", "metering.run"], env=environment, capture_output=True, check=False, timeout=60
+        [sys.executable, "-m", "metering.run"], env=environment, capture_output=True, check=False, timeout=200
     )
     assert done.returncode != 0
     assert b"REDIS_URL" in done.stderr

@@ -156,11 +156,11 @@ def test_money_that_no_record_explains_is_found(office: Office, postgres_superus
 
 def test_command_prints_and_says_by_its_exit_code(office: Office) -> None:
     command = [sys.executable, "-m", "metering.reconcile"]
-    good = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    good = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert (good.returncode, good.stderr) == (0, "")
     assert "Journals, records and ledger agree." in good.stdout
     expected = _not_billed(office)
-    bad = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=60)
+    bad = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=200)
     report = json.loads(bad.stdout)
     assert (bad.returncode, report["agrees"]) == (1, False)
     assert {"missing": report["workers"][0]["missing"]} == expected
