@@ -22,15 +22,18 @@ class ServiceAccount:
     gid: int
 
 
-def service_account() -> ServiceAccount | None:
-    """Whom services run as: None (ourselves) unless we are root.
+def service_account(home: Path | None = None) -> ServiceAccount | None:
+    """Whom services run as: None (ourselves) unless we are root; then the owner of ``home`` if there is one.
 
     Raises RuntimeError when we are root and the machine has no ordinary account.
     """
     if os.geteuid() != 0:
         return None
-    by_name = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+    ordinary = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
+    by_name = {entry.pw_name: entry for entry in ordinary}
     entry = next((by_name[name] for name in _CANDIDATES if name in by_name), None)
+    if home is not None and home.exists():  # data of a run that was not root's stays its owner's
+        entry = next((each for each in ordinary if each.pw_uid == home.stat().st_uid), entry)
     if entry is None:
         entry = next(iter(sorted(by_name.values(), key=lambda each: each.pw_uid)), None)
     if entry is None:

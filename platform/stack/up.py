@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 wishes = Wishes(once=options.once, demo=not options.no_demo)
                 return Run(layout, screen, wishes).execute()
     except (AlreadyRunningError, ValueError, OSError, RuntimeError) as error:
-        print(f"up: {error}", file=sys.stderr)
+        print(f"up: {error}\n('make doctor' looks for what is wrong with this machine)", file=sys.stderr)
         return EXIT_FAILED
 
 

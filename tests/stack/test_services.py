@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -127,6 +128,22 @@ def test_root_runs_servers_as_an_ordinary_user(postgres: EmbeddedPostgres, valke
     assert account is not None
     for server in (postgres, valkey):
         assert Path(f"/proc/{server.pid}").stat().st_uid == account.uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_root_runs_servers_on_data_of_another_user_as_that_user(folder: Path) -> None:
+    other = next(each for each in pwd.getpwall() if each.pw_uid not in (0, service_account_uid()))
+    home = folder / "home"
+    home.mkdir()
+    os.chown(home, other.pw_uid, other.pw_gid)
+    account = service_account(home)
+    assert account is not None
+    assert (account.uid, account.gid) == (other.pw_uid, other.pw_gid)
+
+
+def service_account_uid() -> int:
+    account = service_account()
+    return account.uid if account else -1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")

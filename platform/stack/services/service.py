@@ -37,7 +37,7 @@ class Service(ABC):
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.folder = folder
         self.port = port or free_port()
-        self.account = service_account()
+        self.account = service_account(folder / "home")
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
