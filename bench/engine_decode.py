@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,8 +65,8 @@ def _bench(path: Path, arguments: argparse.Namespace) -> None:
     for batch in BATCHES:
         prompts = [[(i * 7 + j * 3) % (vocabulary - 10) + 10 for j in range(PROMPT)] for i in range(batch)]
         ours, theirs = _in_turn(
-            lambda prompts=prompts: decode_rate(model, prompts, arguments.new),  # type: ignore[misc]
-            lambda prompts=prompts: peer.decode_rate(prompts, arguments.new),  # type: ignore[misc]
+            partial(decode_rate, model, prompts, arguments.new),
+            partial(peer.decode_rate, prompts, arguments.new),
             arguments.rounds,
         )
         rows.append(

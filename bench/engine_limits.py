@@ -27,8 +27,8 @@ def prefill_limit(config: ModelConfig, *, length: int) -> float:
 def step_bytes(config: ModelConfig, *, batch: int, context: int) -> float:
     """Weights of a step, each once, in fp32, and the cached latents of all sequences.
 
-    Routed experts count as many as `batch` tokens choose on average when all are equally popular. The embedding
-    is a look-up of a few rows.
+    Routed experts count as many as `batch` tokens choose on average when all are equally popular. The
+    embedding is a look-up of a few rows.
     """
     share = 1 - (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
     weights = sum(size * (share if ".experts." in name else 1.0) for name, size in _weights(config).items())

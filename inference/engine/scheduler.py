@@ -27,6 +27,7 @@ class Scheduler:
         self.pages = PageAllocator(config.pages)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
+        self._planned: dict[int, int] = {}  # arrival -> tokens in the step being planned
 
     @property
     def has_work(self) -> bool:
@@ -41,12 +42,11 @@ class Scheduler:
 
     def schedule(self) -> Step:
         """Choose the next step's rows and take the pages they need."""
-        planned: dict[int, int] = {}  # arrival -> number of tokens
-        self._plan_decodes(planned)
-        budget = self._config.step_token_budget - len(planned)
-        budget, starved = self._plan_prompts(planned, budget)
-        if not starved:
-            self._admit(planned, budget)
+        self._planned.clear()
+        self._plan_decodes()
+        self._plan_prompts()
+        self._admit()
+        planned = self._planned
         return Step(tuple(self._row(s, planned[s.arrival]) for s in self.running if s.arrival in planned))
 
     def record(self, step: Step, results: Items[RowResult]) -> list[Progress]:
@@ -80,96 +80,82 @@ class Scheduler:
         elif sequence.completion_tokens >= sequence.request.params.max_tokens:
             self.finish(sequence, "length")
 
-    def _plan_decodes(self, planned: dict[int, int]) -> None:
+    @property
+    def _budget(self) -> int:
+        """Tokens that the step being planned may still take."""
+        return self._config.step_token_budget - sum(self._planned.values())
+
+    def _plan_decodes(self) -> None:
         """One token for every running request that waits for just one."""
         index = 0
-        while index < len(self.running):  # preemption removes from the end, never what was planned
+        while index < len(self.running):  # preemption takes from the end
             sequence = self.running[index]
-            if sequence.pending == 1 and self._reserve(sequence, 1):
-                planned[sequence.arrival] = 1
+            if sequence.pending == 1 and self._make_room(sequence, 1):
+                self._plan(sequence, 1)
             index += 1
 
-    def _plan_prompts(self, planned: dict[int, int], budget: int) -> tuple[int, bool]:
-        """Go on reading prompts; returns the budget left and whether one of them found no page."""
-        index, starved = 0, False
-        while index < len(self.running) and budget:
+    def _plan_prompts(self) -> None:
+        """Go on reading prompts, oldest first, as far as budget and pages last."""
+        index = 0
+        while index < len(self.running) and (budget := self._budget):
             sequence = self.running[index]
             if sequence.pending > 1:
-                count = self._reserve_chunk(sequence, min(budget, sequence.pending), planned)
-                starved = starved or not count
+                count = min(budget, sequence.pending, self._make_room(sequence, 1))
                 if count:
-                    planned[sequence.arrival] = count
-                    budget -= count
+                    self._plan(sequence, count)
             index += 1
-        return budget, starved
 
-    def _admit(self, planned: dict[int, int], budget: int) -> None:
+    def _admit(self) -> None:
         """Start waiting requests while budget, places and pages for their whole context last.
 
         Their pages are taken chunk by chunk: those promised to earlier prompts, still being read, are set
         aside, and one page of growth for each running request, so that a newcomer is not put back at once.
         """
         promised = sum(self._pages_for(len(s.tokens)) - len(s.pages) for s in self.running)
-        while self.waiting and budget and len(self.running) < self._config.max_running:
+        while self.waiting and len(self.running) < self._config.max_running and (budget := self._budget):
             sequence = self.waiting[0]
             promised += self._pages_for(len(sequence.tokens))
             if self.running and promised + len(self.running) > self.pages.free:
                 return
             self.waiting.popleft()
-            self._insert_running(sequence)
-            count = min(budget, sequence.pending)
-            self._take(sequence, count)
+            self.running.append(sequence)
+            self._plan(sequence, min(budget, sequence.pending))
             promised -= len(sequence.pages)
-            planned[sequence.arrival] = count
-            budget -= count
 
-    def _insert_running(self, sequence: Sequence) -> None:
-        index = len(self.running)
-        while index and self.running[index - 1].arrival > sequence.arrival:
-            index -= 1
-        self.running.insert(index, sequence)
+    def _make_room(self, sequence: Sequence, count: int) -> int:
+        """How many tokens more there are pages for, `count` at least, or 0.
 
-    def _reserve_chunk(self, sequence: Sequence, count: int, planned: dict[int, int]) -> int:
-        """Pages for up to `count` more tokens of a prompt; returns for how many. Takes from younger prompts
-        if none.
+        Pages are taken from the youngest. A decoding request that is the youngest itself gives way; a prompt
+        keeps what it has read and waits.
         """
-        while True:
-            room = (self.pages.free + len(sequence.pages)) * self._config.page_size - sequence.computed
-            if room > 0:
-                count = min(count, room)
-                self._take(sequence, count)
-                return count
+        while (room := self._room(sequence)) < count:
             victim = self.running[-1]
-            if victim.arrival <= sequence.arrival or victim.arrival in planned:
+            if victim is sequence and sequence.pending > 1:
                 return 0
             self._preempt(victim)
-
-    def _reserve(self, sequence: Sequence, count: int) -> bool:
-        """Pages for `count` more tokens, taken from the youngest if need be; False when that is `sequence`
-        itself.
-        """
-        need = self._pages_for(sequence.computed + count) - len(sequence.pages)
-        while need > self.pages.free:
-            victim = self.running[-1]
-            self._preempt(victim)
             if victim is sequence:
-                return False
-        self._take(sequence, count)
-        return True
+                return 0
+        return room
 
-    def _take(self, sequence: Sequence, count: int) -> None:
+    def _room(self, sequence: Sequence) -> int:
+        pages = self.pages.free + len(sequence.pages)
+        return pages * self._config.page_size - sequence.computed
+
+    def _plan(self, sequence: Sequence, count: int) -> None:
+        """Put `count` tokens into the step and take the pages they need, which are free."""
         need = self._pages_for(sequence.computed + count) - len(sequence.pages)
-        if need > 0:
-            sequence.pages += self.pages.take(need)
+        sequence.pages += self.pages.take(need)
+        self._planned[sequence.arrival] = count
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Give up a running request's pages and put it back in the queue, by arrival; its tokens are kept."""
+        """Take the pages of the youngest running request and put it back at the head of the queue.
+
+        Its tokens are kept. It is older than all that wait: requests are admitted in order of arrival.
+        """
         self.running.remove(sequence)
+        self._planned.pop(sequence.arrival, None)
         self._release(sequence)
-        index = 0
-        while index < len(self.waiting) and self.waiting[index].arrival < sequence.arrival:
-            index += 1
-        self.waiting.insert(index, sequence)
+        self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         self.pages.give_back(sequence.pages)

@@ -186,6 +186,24 @@ def test_a_full_cache_queues() -> None:
     assert run(scheduler) == [(1, 7)]
 
 
+def test_requests_that_fit_exactly_run_together() -> None:
+    config = EngineConfig(page_size=2, pages=4, max_running=2, step_token_budget=16)
+    scheduler, _ = make(config, (2, 3), (2, 3))  # the last token's latent is never needed: two pages each
+    assert [run(scheduler) for _ in range(3)] == [[(0, 2), (1, 2)], [(0, 1), (1, 1)], [(0, 1), (1, 1)]]
+    assert not scheduler.has_work
+
+
+def test_an_older_prompt_takes_pages_from_younger_decoding() -> None:
+    """The oldest always goes on, even when it was itself put back and has to read its tokens again."""
+    config = EngineConfig(page_size=1, pages=8, max_running=3, step_token_budget=3)
+    scheduler, _ = make(config, (6, 2), (1, 5))
+    seen = []
+    while scheduler.has_work:
+        seen.append(run(scheduler))
+    first_done = next(place for place, rows in enumerate(seen) if all(arrival for arrival, _ in rows))
+    assert all(rows[0][0] == 0 for rows in seen[:first_done])
+
+
 def test_the_youngest_gives_way_and_comes_back() -> None:
     config = EngineConfig(page_size=2, pages=6, max_running=2, step_token_budget=16)
     scheduler, sequences = make(config, (2, 9), (2, 9))
