@@ -6,14 +6,18 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec
 
+import structlog
 from django.contrib.auth.views import redirect_to_login
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django_htmx.http import HttpResponseClientRedirect
 
 from console.errors import refusal_page
 from console.frame import Visit, visit_of
-from core.errors import ApiError
+from core.errors import ApiError, overloaded
 from tenants.scope import system_scope
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 PageView = Callable[Concatenate[Visit, P], HttpResponseBase]
@@ -44,13 +48,16 @@ def foundation_page(view: PageView[P]) -> DjangoView[P]:
 def _guarded(view: PageView[P], inside: PageView[P]) -> DjangoView[P]:
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        visit = visit_of(request)
-        if visit is None:
-            return sign_in_first(request)
         try:
+            visit = visit_of(request)
+            if visit is None:
+                return sign_in_first(request)
             return inside(visit, *args, **kwargs)
         except ApiError as error:
             return refusal_page(request, error)
+        except (InterfaceError, OperationalError) as error:
+            log.warning("database_away", error=type(error).__name__)
+            return refusal_page(request, overloaded("The database does not answer now. Try again shortly."))
 
     return guarded
 

@@ -16,7 +16,7 @@ _TITLES = {
     422: "Something in the form is not right",
     429: "Too many attempts",
     500: "Something went wrong on our side",
-    503: "Out of capacity for a moment",
+    503: "Not available for a moment",
 }
 
 

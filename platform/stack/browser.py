@@ -139,8 +139,9 @@ def _download(scratch: Path) -> Path:
         "npm_config_cache": str(scratch / "npm"),
         "npm_config_update_notifier": "false",
     }
+    options = ["--ignore-scripts", "--loglevel=error"]
     done = subprocess.run(
-        [node, "--use-system-ca", npm, "pack", "--ignore-scripts", "--loglevel=error", f"{PACKAGE}@{VERSION}"],
+        [node, "--use-system-ca", npm, "pack", *options, f"{PACKAGE}@{VERSION}"],
         cwd=scratch, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     packages = list(scratch.glob("*.tgz"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from django.urls import URLPattern, reverse
 
@@ -92,3 +93,28 @@ def test_front_page_names_the_offers_of_today(world: World) -> None:
     page = Client().get("/").content.decode()
     for expected in ("Huawei Cloud", "$0.10", "Tencent Cloud", "$0.12", "Alibaba Cloud", "$0.14"):
         assert expected in page
+
+
+def test_a_fault_answers_in_the_same_design(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = world.client_of(world.owner)
+    client.raise_request_exception = False
+    monkeypatch.setattr("console.views.bill.bill_total", lambda **_: 1 / 0)
+    response = client.get("/console/bill")
+    assert response.status_code == 500
+    assert "Something went wrong on our side" in response.content.decode()
+    assert "ZeroDivisionError" not in response.content.decode()
+
+
+def test_a_database_that_is_away_is_told_in_words(
+    owner_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(**_: object) -> None:
+        raise OperationalError("connection refused on 10.0.0.1")
+
+    monkeypatch.setattr("console.views.bill.bill_total", away)
+    response = owner_client.get("/console/bill")
+    assert response.status_code == 503
+    assert int(response["retry-after"]) >= 1
+    page = response.content.decode()
+    assert "The database does not answer now" in page
+    assert "10.0.0.1" not in page

@@ -20,8 +20,8 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr(browser.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(browser.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     return programs
 
 
@@ -76,7 +76,7 @@ def test_the_private_copy_is_made_once(
 def test_a_machine_without_a_private_copy_is_told_what_to_do(
     bare_machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(browser.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(BrowserMissingError, match=OVERRIDE_VARIABLE):
         browser_ensure(tmp_path / "cache")
 
