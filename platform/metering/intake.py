@@ -123,7 +123,7 @@ def _problem(event: Posting) -> str | None:
         return "request or tenant id is malformed"
     if event.witness not in WITNESSES:
         return f"witness {event.witness!r} is not known"
-    if not (0 <= min(times) and max(times) <= TIME_MS_MAX):
+    if not (min(times) >= 0 and max(times) <= TIME_MS_MAX):
         return "a time is out of range"
     if not (_is_object(event.receipt) and _is_object(event.decision)):
         return "receipt or decision is not an object"
