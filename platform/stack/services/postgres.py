@@ -87,7 +87,7 @@ class EmbeddedPostgres(Service):
         command = [
             str(postgres_bin(self.account) / "initdb"), "--pgdata", str(self.data), "--username", SUPERUSER,
             "--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8",
-            "--locale", "C.UTF-8", "--no-sync",
+            "--locale", "C.UTF-8", "--no-sync", *(() if self.durable else ("--wal-segsize", "1")),
         ]  # fmt: skip
         result = run_as(command, env=self.environment(), account=self.account)
         password_file.unlink()
