@@ -1,9 +1,10 @@
 """What the gateway costs: requests and streams per CPU-second, and added latency.
 
 ``python -m bench.gateway_overhead [--seconds S] [--repeats N]``. Everything on: key, limits, hold, routing,
-receipt checked and countersigned, journal, settlement. The gateway has one core; stub worker, load client and
-Valkey share another. The peer is the stub asked directly, in the same run; CPU time is the gateway process's
-own, threads included, until the last hold is settled.
+receipt checked and countersigned, journal, settlement. The gateway has one core; stub worker, load client
+and Valkey share another. Peers of the same run: the stub asked directly, and uvicorn answering with nothing
+behind it, the least a Python server costs. CPU time is the gateway process's own, threads included, until
+the last hold is settled. Linux only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,6 @@ from typing import NamedTuple
 import httpx
 import msgspec
 import orjson
-import psutil
 import redis
 
 from bench.gateway_stub import MODEL, RELEASE_DIGEST, TOKENS
@@ -57,32 +57,35 @@ class Figures(NamedTuple):
 
 @dataclass
 class Bench:
-    """The running pieces."""
+    """The running pieces: process ids, ports, and where things are pinned."""
 
     redis: redis.Redis
-    gateway: psutil.Process
+    gateway_pid: int
     gateway_port: int
     stub_port: int
+    bare_pid: int
+    bare_port: int
     key: str
     other_core: set[int]
     snapshot: Snapshot
     _beaten: bool = False
 
-    def load(self, *, direct: bool, concurrency: int, seconds: float, stream: bool) -> Figures:
-        """Run the client once."""
+    def load(self, peer: str, *, concurrency: int, seconds: float, stream: bool = False) -> Figures:
+        """Run the client once against ``gateway``, ``stub`` or ``bare``."""
         beating = threading.Event()
         beats = threading.Thread(target=self._beat, args=(beating,))
         beats.start()
         time.sleep(0.7)  # the gateway looks for heartbeats twice a second
         try:
-            return self._load(direct=direct, concurrency=concurrency, seconds=seconds, stream=stream)
+            return self._load(peer, concurrency=concurrency, seconds=seconds, stream=stream)
         finally:
             beating.set()
             beats.join()
 
-    def _load(self, *, direct: bool, concurrency: int, seconds: float, stream: bool) -> Figures:
-        port = self.stub_port if direct else self.gateway_port
-        before = sum(self.gateway.cpu_times()[:2])
+    def _load(self, peer: str, *, concurrency: int, seconds: float, stream: bool) -> Figures:
+        port = {"gateway": self.gateway_port, "stub": self.stub_port, "bare": self.bare_port}[peer]
+        pid = self.bare_pid if peer == "bare" else self.gateway_pid
+        before = cpu_s(pid)
         command = [
             "bench.gateway_load",
             str(port),
@@ -91,18 +94,18 @@ class Bench:
             str(seconds),
             str(int(stream)),
         ]
-        with _process(command, self.other_core, stdout=subprocess.PIPE) as process:
-            output, _ = process.communicate()
+        with process(command, self.other_core, stdout=subprocess.PIPE) as client:
+            output, _ = client.communicate()
         while self.redis.zcard(redis_keys.HOLDS):
             time.sleep(0.005)
-        cpu_s = sum(self.gateway.cpu_times()[:2]) - before
+        used_s = cpu_s(pid) - before
         figures = orjson.loads(output)
         if figures["failed"] or not figures["count"]:
             raise RuntimeError(f"the load had failures: {figures}")
         self.redis.delete(redis_keys.USAGE_STREAM)
         return Figures(
             per_s=figures["count"] / figures["seconds"],
-            per_cpu_s=figures["count"] / cpu_s if cpu_s else 0.0,
+            per_cpu_s=figures["count"] / used_s if used_s else 0.0,
             p50_ms=figures["p50_ms"],
             p99_ms=figures["p99_ms"],
             first_p50_ms=figures["first_p50_ms"],
@@ -111,39 +114,44 @@ class Bench:
     def _beat(self, end: threading.Event) -> None:
         while not end.wait(1.0 if self._beaten else 0.0):
             self._beaten = True
-            self._heartbeat()
+            for worker in self.snapshot.workers:
+                now = clock.now_ms()
+                load = WorkerLoad(
+                    worker_id=worker.worker_id, seq=now, at_ms=now, state="ready", running=0, queued=0,
+                    max_running=64,
+                )  # fmt: skip
+                self.redis.set(redis_keys.load(worker.worker_id), msgspec.json.encode(load))
 
-    def _heartbeat(self) -> None:
-        for worker in self.snapshot.workers:
-            now = clock.now_ms()
-            load = WorkerLoad(
-                worker_id=worker.worker_id,
-                seq=now,
-                at_ms=now,
-                state="ready",
-                running=0,
-                queued=0,
-                max_running=64,
-            )
-            self.redis.set(redis_keys.load(worker.worker_id), msgspec.json.encode(load))
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds a process has used, threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
-def _process(
+def process(
     module: list[str], cores: set[int], environ: dict[str, str] | None = None, stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
+    """A Python module as a process of its own, pinned to ``cores``, gone afterwards."""
+    running = subprocess.Popen(
         [sys.executable, "-m", *module],
         env={**os.environ, **(environ or {})},
         stdout=stdout,
         stderr=subprocess.DEVNULL,
     )
     try:
-        psutil.Process(process.pid).cpu_affinity(sorted(cores))
-        yield process
+        os.sched_setaffinity(running.pid, cores)
+        yield running
     finally:
-        process.kill()
-        process.wait()
+        running.kill()
+        running.wait()
 
 
 def snapshot_make(stub_port: int, key_file: Path) -> Snapshot:
@@ -197,49 +205,53 @@ def publish(client: redis.Redis, snapshot: Snapshot) -> str:
 
 @contextmanager
 def bench_open(folder: Path) -> Iterator[Bench]:
-    """Valkey, stub and gateway, each on its core."""
-    cores = sorted(psutil.Process().cpu_affinity())
-    gateway_core, other = {cores[0]}, set(cores[1:2] or cores)
-    stub_port, gateway_port, worker_key = free_port(), free_port(), folder / "worker.pem"
+    """Valkey, stub, gateway and the bare server, each on its core."""
+    cores = sorted(os.sched_getaffinity(0))
+    first, other = {cores[0]}, set(cores[1:2] or cores)
+    stub_port, gateway_port, bare_port = free_port(), free_port(), free_port()
+    worker_key = folder / "worker.pem"
     snapshot = snapshot_make(stub_port, worker_key)
-    with EmbeddedValkey(folder / "valkey") as valkey:
-        assert valkey.process is not None
-        psutil.Process(valkey.process.pid).cpu_affinity(sorted(other))
-        client = redis.Redis.from_url(valkey.url)
+    environ = {
+        "TOKENWORKS_DISPATCH_SECRET": "bench",
+        "TOKENWORKS_STATE_DIR": str(folder),
+        "TOKENWORKS_GATEWAY_ID": new_id("gw"),
+        "TOKENWORKS_GATEWAY_KEY_FILE": str(folder / "gateway.pem"),
+    }
+    stub = ["bench.gateway_stub", str(stub_port), snapshot.workers[0].worker_id, str(worker_key)]
+    bare = ["uvicorn", "bench.gateway_bare:app", "--port", str(bare_port), "--no-access-log"]
+    with ExitStack() as stack:
+        valkey = stack.enter_context(EmbeddedValkey(folder / "valkey"))
+        if valkey.pid is not None:
+            os.sched_setaffinity(valkey.pid, other)
+        client = stack.enter_context(redis.Redis.from_url(valkey.url))
         key = publish(client, snapshot)
-        environ = {
-            "REDIS_URL": valkey.url,
-            "TOKENWORKS_DISPATCH_SECRET": "bench",
-            "TOKENWORKS_STATE_DIR": str(folder),
-            "TOKENWORKS_GATEWAY_ID": new_id("gw"),
-            "TOKENWORKS_GATEWAY_KEY_FILE": str(folder / "gateway.pem"),
-        }
-        stub = ["bench.gateway_stub", str(stub_port), snapshot.workers[0].worker_id, str(worker_key)]
+        stack.enter_context(process(stub, other))
+        bare_process = stack.enter_context(process(bare, first))
         gateway = ["gateway.run", "--port", str(gateway_port)]
-        with _process(stub, other), _process(gateway, gateway_core, environ) as process:
-            _wait(f"http://127.0.0.1:{gateway_port}/readyz")
-            yield Bench(
-                redis=client,
-                gateway=psutil.Process(process.pid),
-                gateway_port=gateway_port,
-                stub_port=stub_port,
-                key=key,
-                other_core=other,
-                snapshot=snapshot,
-            )
-        client.close()
+        gateway_process = stack.enter_context(process(gateway, first, {**environ, "REDIS_URL": valkey.url}))
+        _wait(f"http://127.0.0.1:{gateway_port}/readyz")
+        _wait(f"http://127.0.0.1:{bare_port}/")
+        yield Bench(
+            redis=client,
+            gateway_pid=gateway_process.pid,
+            gateway_port=gateway_port,
+            stub_port=stub_port,
+            bare_pid=bare_process.pid,
+            bare_port=bare_port,
+            key=key,
+            other_core=other,
+            snapshot=snapshot,
+        )
 
 
 def _wait(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        try:
+        with suppress(httpx.TransportError):
             if httpx.get(url).status_code == 200:
                 return
-        except httpx.TransportError:
-            pass
         time.sleep(0.05)
-    raise RuntimeError("the gateway did not get ready")
+    raise RuntimeError(f"{url} did not get ready")
 
 
 def median(figures: list[Figures]) -> Figures:
@@ -247,41 +259,59 @@ def median(figures: list[Figures]) -> Figures:
     return Figures(*(statistics.median(column) for column in zip(*figures, strict=True)))
 
 
+def rounds(
+    bench: Bench,
+    peers: tuple[str, ...],
+    *,
+    repeats: int,
+    concurrency: int,
+    seconds: float,
+    stream: bool = False,
+) -> dict[str, Figures]:
+    """Medians by peer; the peers take turns, so that a busy moment of the machine hits all of them."""
+    found: dict[str, list[Figures]] = {peer: [] for peer in peers}
+    for _ in range(repeats):
+        for peer in peers:
+            found[peer].append(bench.load(peer, concurrency=concurrency, seconds=seconds, stream=stream))
+    return {peer: median(figures) for peer, figures in found.items()}
+
+
 def measure(bench: Bench, *, seconds: float, repeats: int) -> list[Row]:
     """All rows."""
     rows: list[Row] = []
-    bench.load(direct=False, concurrency=16, seconds=1.0, stream=False)  # warm
+    bench.load("gateway", concurrency=16, seconds=1.0)  # warm
     for concurrency in (1, 16, 64):
-        direct, through = [], []
-        for _ in range(repeats):
-            direct.append(bench.load(direct=True, concurrency=concurrency, seconds=seconds, stream=False))
-            through.append(bench.load(direct=False, concurrency=concurrency, seconds=seconds, stream=False))
-        stub, gateway = median(direct), median(through)
-        where = f"c={concurrency}"
-        added = median(
-            [
-                Figures(*(b - a for a, b in zip(*pair, strict=True)))
-                for pair in zip(direct, through, strict=True)
-            ]
+        found = rounds(
+            bench, ("bare", "stub", "gateway"), repeats=repeats, concurrency=concurrency, seconds=seconds
         )
+        gateway, stub, bare = found["gateway"], found["stub"], found["bare"]
+        where = f"c={concurrency}"
         rows += [
             compare(f"requests, {where}", gateway.per_s, "1/s", peer="stub direct", peer_value=stub.per_s),
-            compare(f"requests, {where}", gateway.per_cpu_s, "1/CPU-s", limit=TARGET_REQUESTS),
-            compare(f"added p50, {where}", added.p50_ms, "ms", limit=TARGET_P50_MS, lower_is_better=True),
-            compare(f"added p99, {where}", added.p99_ms, "ms", limit=TARGET_P99_MS, lower_is_better=True),
-        ]
-    direct = [bench.load(direct=True, concurrency=32, seconds=seconds, stream=True) for _ in range(repeats)]
-    through = [bench.load(direct=False, concurrency=32, seconds=seconds, stream=True) for _ in range(repeats)]
-    stub, gateway = median(direct), median(through)
+            compare(
+                f"requests, {where}", gateway.per_cpu_s, "1/CPU-s", peer="bare uvicorn",
+                peer_value=bare.per_cpu_s, limit=TARGET_REQUESTS,
+            ),
+            compare(
+                f"added p50, {where}", gateway.p50_ms - stub.p50_ms, "ms", limit=TARGET_P50_MS,
+                lower_is_better=True,
+            ),
+            compare(
+                f"added p99, {where}", gateway.p99_ms - stub.p99_ms, "ms", limit=TARGET_P99_MS,
+                lower_is_better=True,
+            ),
+        ]  # fmt: skip
+    found = rounds(bench, ("stub", "gateway"), repeats=repeats, concurrency=32, seconds=seconds, stream=True)
+    gateway, stub = found["gateway"], found["stub"]
     what = f"streams of {TOKENS} chunks, c=32"
-    rows += [
+    first_ms = gateway.first_p50_ms - stub.first_p50_ms
+    return [
+        *rows,
         compare(what, gateway.per_s, "1/s", peer="stub direct", peer_value=stub.per_s),
         compare(what, gateway.per_cpu_s, "1/CPU-s", limit=TARGET_STREAMS),
-        compare("added to first byte p50, c=32", gateway.first_p50_ms - stub.first_p50_ms, "ms"),
+        compare("added to first byte p50, c=32", first_ms, "ms"),
+        Row("gateway memory", rss_mib(bench.gateway_pid), "MiB"),
     ]
-    rss = bench.gateway.memory_info().rss / 2**20
-    rows.append(Row("gateway memory", rss, "MiB"))
-    return rows
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ MODEL = "bench"
 RELEASE_DIGEST = "d" * 64
 _TEXT = "hello " * TOKENS
 _SHA = hashlib.sha256(_TEXT.encode()).hexdigest()
-_WHOLE = orjson.dumps(
+WHOLE = orjson.dumps(
     {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -81,7 +81,7 @@ class Stub(asyncio.Protocol):
             return
         receipt = base64.b64encode(self._signed())
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-tokenworks-receipt: %s\r\n" % receipt
-        self._transport.write(head + b"content-length: %d\r\n\r\n" % len(_WHOLE) + _WHOLE)
+        self._transport.write(head + b"content-length: %d\r\n\r\n" % len(WHOLE) + WHOLE)
 
     def _chunk(self, left: int) -> None:
         if left:

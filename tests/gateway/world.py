@@ -267,7 +267,7 @@ class World:
         return found[0]
 
     def settled(self) -> bool:
-        return self.redis.zcard(redis_keys.HOLDS) == 0
+        return int(self.redis.zcard(redis_keys.HOLDS)) == 0
 
     def wait(self, check: Callable[[], Any], what: str = "it", deadline_s: float = 15.0) -> None:
         end = time.monotonic() + deadline_s
