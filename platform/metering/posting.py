@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
-from core.clock import clock
-from ledger.arrays import json_array, number_array, text_array
 from ledger.bulk import (
     Balance,
     Owner,
@@ -20,39 +18,8 @@ from ledger.bulk import (
     transfers_insert,
 )
 from metering.intake import Accepted, Message, Posting, Refused
+from metering.records import records_insert
 
-_TEXT_COLUMNS = (
-    "request_id", "tenant_id", "project_id", "api_key_id", "partner_id", "pool_id", "worker_id", "release_id",
-    "offer_id", "model", "endpoint", "finish_reason", "witness",
-)  # fmt: skip
-_NUMBER_COLUMNS = (
-    "prompt_tokens", "cached_tokens", "completion_tokens",
-    "input_nano_per_mtok", "cached_input_nano_per_mtok", "output_nano_per_mtok", "levy_ppm",
-    "share_nano", "levy_nano", "charge_nano",
-)  # fmt: skip
-_TIME_COLUMNS = ("received_at", "first_token_at", "finished_at")
-_JSON_COLUMNS = ("receipt", "decision")
-_COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *_TIME_COLUMNS, *_JSON_COLUMNS)
-_SELECTED = (
-    *_TEXT_COLUMNS,
-    *_NUMBER_COLUMNS,
-    *(f"timestamptz 'epoch' + {name} * interval '1 millisecond'" for name in _TIME_COLUMNS),
-    *_JSON_COLUMNS,
-)
-_TYPES = ("text[]",) * 13 + ("bigint[]",) * 13
-_Literal = Callable[[Iterable[Any]], str]
-_LITERALS: tuple[_Literal, ...] = (*[text_array] * 13, *[number_array] * 13, *[json_array] * 2)
-# Names and types are the constants above; every value is a parameter.
-_INSERT = f"""
-    INSERT INTO metering_usagerecord ({", ".join(_COLUMNS)}, posted_at)
-    SELECT {", ".join(_SELECTED)}, %s
-    FROM ROWS FROM (
-        unnest({", ".join(f"%s::{name}" for name in _TYPES)}),
-        jsonb_array_elements(%s::jsonb),
-        jsonb_array_elements(%s::jsonb)
-    ) AS event ({", ".join(_COLUMNS)})
-    ON CONFLICT (request_id) DO NOTHING RETURNING request_id
-"""  # noqa: S608 - see above
 _POSTED_CHARGES = (
     "SELECT request_id, charge_nano FROM metering_usagerecord WHERE request_id = ANY(%s::text[])"
 )
@@ -108,7 +75,7 @@ class Poster:
         with self._connection.transaction(), self._connection.cursor() as cursor:
             known, refused = self._split_by_account(cursor, ordered)
             once = {accepted.event.request_id: accepted.event for accepted in reversed(known)}
-            fresh = _records_insert(cursor, [once[request_id] for request_id in sorted(once)])
+            fresh = records_insert(cursor, [once[request_id] for request_id in sorted(once)])
             transfers_insert(cursor, [draft for key in fresh for draft in self._drafts(once[key])])
             refused += _contradictions(cursor, known, fresh)
             balances = tenant_balances(cursor, {accepted.event.tenant_id for accepted in known})
@@ -158,50 +125,6 @@ class Poster:
 
 def _owners(event: Posting) -> tuple[Owner, Owner]:
     return ("tenant", event.tenant_id), ("partner", event.partner_id)
-
-
-def _records_insert(cursor: psycopg.Cursor[Any], events: Sequence[Posting]) -> list[str]:
-    """Insert what is not there yet; returns the request ids that were."""
-    if not events:
-        return []
-    columns: Iterable[tuple[Any, ...]] = zip(*map(_row, events), strict=True)
-    arrays = [literal(column) for literal, column in zip(_LITERALS, columns, strict=True)]
-    cursor.execute(_INSERT, (clock.now(), *arrays))
-    return [row[0] for row in cursor]
-
-
-def _row(event: Posting) -> tuple[object, ...]:
-    price, charge = event.price, event.charge
-    return (
-        event.request_id,
-        event.tenant_id,
-        event.project_id,
-        event.api_key_id,
-        event.partner_id,
-        event.pool_id,
-        event.worker_id,
-        event.release_id,
-        price.offer_id,
-        event.model,
-        event.endpoint,
-        event.finish_reason,
-        event.witness,
-        event.prompt_tokens,
-        event.cached_tokens,
-        event.completion_tokens,
-        price.input_nano_per_mtok,
-        price.cached_input_nano_per_mtok,
-        price.output_nano_per_mtok,
-        price.levy_ppm,
-        charge.share_nano,
-        charge.levy_nano,
-        charge.charge_nano,
-        event.received_at_ms,
-        event.first_token_at_ms,
-        event.finished_at_ms,
-        event.receipt,
-        event.decision,
-    )
 
 
 def _contradictions(
