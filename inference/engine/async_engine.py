@@ -9,23 +9,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import torch
 
 from inference.engine.admission import check_request
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
-from inference.engine.types import EngineConfig, EngineStats, GenerationRequest, RequestRejected, TokenEvent
+from inference.engine.types import (
+    EngineConfig,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    RequestRejected,
+    TokenEvent,
+)
 from inference.models.config import ModelConfig
 from inference.models.loader import load_model
 from inference.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
+_Argument = TypeVar("_Argument")
 _Command = GenerationRequest | str | None  # submit, cancel by id, stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Inbox:
+    """Where one request's events wait for their reader."""
+
+    prompt_tokens: int
+    events: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
 
 
 class AsyncEngine:
@@ -43,7 +61,7 @@ class AsyncEngine:
         self._engine = engine
         self._stats = engine.stats()
         self._commands: SimpleQueue[_Command] = SimpleQueue()
-        self._inboxes: dict[str, asyncio.Queue[TokenEvent]] = {}
+        self._inboxes: dict[str, _Inbox] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -101,12 +119,12 @@ class AsyncEngine:
 
     async def _events(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         self._check_room(request.request_id)  # again: iteration may begin much later than `generate`
-        inbox = self._inboxes[request.request_id] = asyncio.Queue()
+        inbox = self._inboxes[request.request_id] = _Inbox(len(request.prompt_token_ids))
         self._commands.put(request)
         finished = False
         try:
             while not finished:
-                event = await inbox.get()
+                event = await inbox.events.get()
                 finished = event.finish_reason is not None
                 yield event
         finally:
@@ -116,15 +134,27 @@ class AsyncEngine:
 
     def _deliver(self, events: list[TokenEvent]) -> None:
         for event in events:
-            if inbox := self._inboxes.get(event.request_id):
-                inbox.put_nowait(event)
+            if event.request_id in self._inboxes:
+                self._inboxes[event.request_id].events.put_nowait(event)
+
+    def _end_inboxes(self, reason: FinishReason) -> None:
+        """A last event for requests that the thread never took from the queue of commands."""
+        for request_id, inbox in self._inboxes.items():
+            inbox.events.put_nowait(TokenEvent(request_id, "", (), reason, inbox.prompt_tokens, 0, 0))
 
     def _run(self) -> None:
         """The engine's thread."""
         torch.set_num_threads(self.config.threads)
-        while self._obey():
-            self._publish(self._step() if self._engine.has_work else [])
-        self._publish(self._engine.end_all("cancelled"))
+        reason: FinishReason = "cancelled"
+        try:
+            while self._obey():
+                self._publish(self._step() if self._engine.has_work else [])
+        except Exception:
+            _log.exception("the engine's thread ends")
+            reason = "error"
+        self._closed = True
+        self._publish(self._engine.end_all(reason))
+        self._on_loop(self._end_inboxes, reason)
 
     def _obey(self) -> bool:
         """Carry out all commands posted so far, waiting for one when there is nothing else to do; False at
@@ -151,8 +181,12 @@ class AsyncEngine:
 
     def _publish(self, events: list[TokenEvent]) -> None:
         self._stats = self._engine.stats()
-        if events and self._loop is not None and not self._loop.is_closed():
+        if events:
+            self._on_loop(self._deliver, events)
+
+    def _on_loop(self, call: Callable[[_Argument], None], argument: _Argument) -> None:
+        if self._loop is not None and not self._loop.is_closed():
             try:
-                self._loop.call_soon_threadsafe(self._deliver, events)
+                self._loop.call_soon_threadsafe(call, argument)
             except RuntimeError:  # the loop closed in between: nobody is left to tell
-                _log.warning("%d events had no event loop to go to", len(events))
+                _log.warning("the engine's events had no event loop to go to")

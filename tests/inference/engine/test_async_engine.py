@@ -188,3 +188,17 @@ async def test_the_loop_survives_a_failure_outside_the_model(
     events = await collect(engine, request("lucky"))
     assert events[-1].finish_reason == "length"
     assert (await idle(engine)).pages_free == 64
+
+
+async def test_nobody_waits_for_a_thread_that_died(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = engine.generate(request("in-flight", max_tokens=400))
+    await anext(stream)
+    monkeypatch.setattr(engine._engine, "submit", lambda _: 1 / 0)
+    events = await collect(engine, request("unlucky"))
+    assert [event.finish_reason for event in events] == ["error"]
+    assert [event.finish_reason async for event in stream][-1] == "error"
+    with pytest.raises(RequestRejected) as caught:
+        engine.generate(request("late"))
+    assert caught.value.code == "engine_closed"
