@@ -234,7 +234,7 @@ def record_make(
     counts: dict[str, Any] = {"prompt_tokens": 100, "cached_tokens": 20, "completion_tokens": 33}
     request_id = new_id("req")
     charge = charge_for(price=kit.price, **counts)
-    fields = {
+    fields: dict[str, Any] = {
         "request_id": request_id,
         "tenant_id": tenant.id,
         "project_id": project.id,
@@ -270,4 +270,6 @@ def record_make(
             idempotency_key=f"usage:{request_id}:{kind.removeprefix('usage_')}",
             tenant_id=tenant.id,
         )
-    return UsageRecord.objects.create(**(fields | changes))
+    fields |= changes
+    fields["charge_nano"] = fields["share_nano"] + fields["levy_nano"]  # the database refuses anything else
+    return UsageRecord.objects.create(**fields)

@@ -21,7 +21,7 @@ from partners.models import EnrolmentToken, Pool, Worker, WorkerState
 from partners.services import TOKEN_LIFETIME, enrolment_token_create, partner_ensure, pool_ensure
 from tenants.scope import system_scope
 
-pytestmark = pytest.mark.django_db(transaction=True)
+database = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def _enrol(plain: str, key: SigningKey, **changes: Any) -> Worker:
         return worker_enrol(token=opened, request=replace(_request(key, plain), **changes))
 
 
+@database
 def test_a_token_is_stored_as_a_digest_and_works_once(pool: Pool, key: SigningKey, tmp_path: Path) -> None:
     plain = _token(pool)
     with system_scope():
@@ -83,6 +84,7 @@ def test_a_token_is_stored_as_a_digest_and_works_once(pool: Pool, key: SigningKe
         _enrol(plain, signing_key_load(tmp_path / "another.pem"))
 
 
+@database
 def test_unknown_malformed_and_expired_tokens_look_the_same(pool: Pool) -> None:
     with clock.frozen(datetime(2026, 1, 2, tzinfo=UTC)) as frozen:
         plain = _token(pool)
@@ -98,6 +100,7 @@ def test_unknown_malformed_and_expired_tokens_look_the_same(pool: Pool) -> None:
     assert next(iter(messages))[0] == 401
 
 
+@database
 def test_a_fresh_token_replaces_the_unused_one(pool: Pool) -> None:
     old, other_pools = _token(pool), _token(_pool("two"))
     new = _token(pool)
@@ -108,6 +111,7 @@ def test_a_fresh_token_replaces_the_unused_one(pool: Pool) -> None:
             token_open(old)
 
 
+@database
 def test_a_newer_challenge_ends_the_older_one(pool: Pool, key: SigningKey) -> None:
     plain = _token(pool)
     with system_scope():
@@ -120,6 +124,7 @@ def test_a_newer_challenge_ends_the_older_one(pool: Pool, key: SigningKey) -> No
         assert not Worker.objects.exists()
 
 
+@database
 def test_a_key_is_one_worker(pool: Pool, key: SigningKey) -> None:
     _enrol(_token(pool), key)
     second = _token(pool)
@@ -131,6 +136,7 @@ def test_a_key_is_one_worker(pool: Pool, key: SigningKey) -> None:
         assert Worker.objects.count() == 1
 
 
+@database
 def test_one_of_many_at_once_gets_the_token(pool: Pool, tmp_path: Path) -> None:
     plain = _token(pool)
     with system_scope():
@@ -156,6 +162,7 @@ def test_one_of_many_at_once_gets_the_token(pool: Pool, tmp_path: Path) -> None:
         assert [worker.id for worker in Worker.objects.all()] == outcomes[3:]
 
 
+@database
 def test_whoever_moves_in_retires_who_was_there_in_the_same_pool(pool: Pool, tmp_path: Path) -> None:
     keys = [signing_key_load(tmp_path / f"{number}.pem") for number in range(4)]
     first = _enrol(_token(pool), keys[0])
@@ -172,6 +179,7 @@ def test_whoever_moves_in_retires_who_was_there_in_the_same_pool(pool: Pool, tmp
     }
 
 
+@database
 def test_the_answer_lost_on_the_way_can_be_asked_for_again(pool: Pool, key: SigningKey) -> None:
     plain = _token(pool)
     worker = _enrol(plain, key)
@@ -234,6 +242,7 @@ def test_the_signature_must_be_of_this_key_over_this_request(key: SigningKey, tm
         assert (caught.value.status, caught.value.code) == (403, "bad_signature")
 
 
+@database
 def test_lifetimes_are_what_was_asked(pool: Pool) -> None:
     with clock.frozen(datetime(2026, 1, 2, tzinfo=UTC)), system_scope():
         enrolment_token_create(pool=pool, lifetime=timedelta(minutes=5))

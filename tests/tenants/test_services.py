@@ -17,7 +17,7 @@ from tenants.scope import system_scope, tenant_scope
 from tenants.selectors import api_key_list, audit_list, memberships_of_user, project_list
 from tenants.services import api_key_create, api_key_revoke, membership_add, project_create, tenant_create
 
-pytestmark = pytest.mark.django_db(transaction=True)
+database = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def _key(project: Project, **changes: Any) -> tuple[ApiKey, str]:
     return key, secret.plain
 
 
+@database
 def test_a_key_is_stored_as_a_digest_only(project: Project) -> None:
     key, secret = _key(project)
     assert looks_like_secret(secret)
@@ -52,6 +53,7 @@ def test_a_key_is_stored_as_a_digest_only(project: Project) -> None:
     assert row["display"] == f"{secret[:10]}…{secret[-4:]}"
 
 
+@database
 def test_a_key_speaks_for_its_tenant_until_it_is_revoked(project: Project) -> None:
     key, secret = _key(project)
     actor = actor_of_secret(secret)
@@ -64,6 +66,7 @@ def test_a_key_speaks_for_its_tenant_until_it_is_revoked(project: Project) -> No
         actor_of_secret(secret)
 
 
+@database
 def test_expired_playground_and_malformed_keys_open_nothing(project: Project) -> None:
     soon = clock.now() + timedelta(hours=1)
     _expiring, secret = _key(project, expires_at=soon)
@@ -75,6 +78,7 @@ def test_expired_playground_and_malformed_keys_open_nothing(project: Project) ->
                 actor_of_secret(plain)
 
 
+@database
 def test_a_switched_off_tenant_is_locked_out(project: Project) -> None:
     _key_row, secret = _key(project)
     with system_scope():
@@ -83,6 +87,7 @@ def test_a_switched_off_tenant_is_locked_out(project: Project) -> None:
         actor_of_secret(secret)
 
 
+@database
 def test_keys_are_refused_for_other_projects_bad_names_and_past_expiry(project: Project) -> None:
     refused = (
         ({"project_id": "prj_unknown"}, 404),
@@ -96,6 +101,7 @@ def test_keys_are_refused_for_other_projects_bad_names_and_past_expiry(project: 
         assert caught.value.status == status, changes
 
 
+@database
 def test_project_names_are_unique_within_a_tenant(project: Project) -> None:
     with tenant_scope(project.tenant_id):
         with pytest.raises(ApiError) as caught:
@@ -105,6 +111,7 @@ def test_project_names_are_unique_within_a_tenant(project: Project) -> None:
         assert [row.name for row in project_list(tenant_id=project.tenant_id)] == ["One", "Two"]
 
 
+@database
 def test_what_happened_is_on_record_and_stays(project: Project) -> None:
     key, secret = _key(project)
     with tenant_scope(project.tenant_id):
@@ -122,6 +129,7 @@ def test_what_happened_is_on_record_and_stays(project: Project) -> None:
             AuditEntry.objects.update(actor="nobody")
 
 
+@database
 def test_keys_are_listed_newest_first_in_pages(project: Project) -> None:
     made = [_key(project, name=f"k{number}")[0].id for number in range(3)]
     with tenant_scope(project.tenant_id):
@@ -131,6 +139,7 @@ def test_keys_are_listed_newest_first_in_pages(project: Project) -> None:
     assert [key.id for key in [*page, *rest]] == sorted(made, reverse=True)
 
 
+@database
 def test_a_person_acts_for_one_of_their_own_tenants(tenant: Tenant) -> None:
     with system_scope():
         user = User.objects.create(email="p@test.example", password="!")

@@ -15,7 +15,7 @@ from tenants import sign_in
 from tenants.models import SignInWindow, User
 from tenants.sign_in import ATTEMPTS_PER_ACCOUNT_AND_ADDRESS, ATTEMPTS_PER_ADDRESS, WINDOW, user_authenticate
 
-pytestmark = pytest.mark.django_db(transaction=True)
+database = pytest.mark.django_db(transaction=True)
 
 EMAIL, PASSWORD, ADDRESS = "someone@test.example", "a long enough password", "192.0.2.7"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -33,10 +33,12 @@ def _refusal(email: str = EMAIL, password: str = "wrong", address: str = ADDRESS
     return caught.value
 
 
+@database
 def test_right_credentials_find_the_user_whatever_the_letter_case(user: User) -> None:
     assert user_authenticate(email=f" {EMAIL.upper()} ", password=PASSWORD, address=ADDRESS).id == user.id
 
 
+@database
 def test_every_failure_looks_the_same(user: User) -> None:
     switched_off = User.objects.create(
         email="off@test.example", password=make_password(PASSWORD), is_active=False
@@ -51,6 +53,7 @@ def test_every_failure_looks_the_same(user: User) -> None:
     }
 
 
+@database
 def test_an_unknown_email_costs_a_password_hash_too(user: User) -> None:
     with mock.patch.object(sign_in, "make_password", wraps=make_password) as hashed:
         _refusal(email="nobody@test.example")
@@ -59,6 +62,7 @@ def test_an_unknown_email_costs_a_password_hash_too(user: User) -> None:
         assert hashed.call_count == 1
 
 
+@database
 def test_guessing_ends_in_429_even_for_the_right_password_and_the_window_passes(user: User) -> None:
     with mock.patch.object(User, "check_password", return_value=False), clock.frozen(NOON):
         for _attempt in range(ATTEMPTS_PER_ACCOUNT_AND_ADDRESS):
@@ -72,6 +76,7 @@ def test_guessing_ends_in_429_even_for_the_right_password_and_the_window_passes(
         assert user_authenticate(email=EMAIL, password=PASSWORD, address=ADDRESS).id == user.id
 
 
+@database
 def test_success_forgets_the_failures_before(user: User) -> None:
     with clock.frozen(NOON):
         for _round in range(3):
@@ -81,6 +86,7 @@ def test_success_forgets_the_failures_before(user: User) -> None:
             user_authenticate(email=EMAIL, password=PASSWORD, address=ADDRESS)
 
 
+@database
 def test_one_address_cannot_try_many_accounts(user: User) -> None:
     counter = sign_in._counters(EMAIL, ADDRESS)[1]
     SignInWindow.objects.using("system").create(
@@ -95,5 +101,6 @@ def test_an_ipv6_subscriber_is_one_address() -> None:
     assert first == second != other
 
 
+@database
 def test_django_itself_signs_nobody_in(user: User) -> None:
     assert authenticate(None, email=EMAIL, username=EMAIL, password=PASSWORD) is None
