@@ -118,7 +118,7 @@ def _plan(layout: Layout) -> tuple[Servers, list[Program]]:
         postgres_admin_url=layout.postgres_url or (postgres.url() if postgres else ""),
         redis_url=layout.redis_url or (valkey.url if valkey else ""),
         role_passwords=passwords_load(layout.state_dir / "secrets" / "roles"),
-        embedded=tuple(service.name for service in (postgres, valkey) if service),
+        embedded=tuple(service for service in (postgres, valkey) if service is not None),
     )
     programs = programs_for(
         layout,

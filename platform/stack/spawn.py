@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,20 +55,12 @@ def spawn(
 def run_as(
     argv: Sequence[str], *, env: Mapping[str, str], account: ServiceAccount | None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``argv`` to its end as ``account`` and capture what it says."""
-    if account is None:
-        return subprocess.run(argv, env=dict(env), cwd="/", capture_output=True, text=True, check=False)
-    return subprocess.run(
-        argv,
-        env=dict(env),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        user=account.uid,
-        group=account.gid,
-        extra_groups=[],
-    )
+    """Run ``argv`` to its end as ``account`` and take what it says; it ends with us, however we end."""
+    with tempfile.TemporaryFile() as output:
+        status = spawn(argv, env=env, output=output.fileno(), account=account).wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    return subprocess.CompletedProcess(list(argv), status, stdout=said)
 
 
 def stop_process(process: subprocess.Popen[bytes], *, by: signal.Signals, deadline_s: float) -> int:

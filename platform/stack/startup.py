@@ -17,6 +17,7 @@ from stack.panels import address_lines, receipt_panel, served_line
 from stack.processes import shared_environment
 from stack.roles import roles_ensure
 from stack.screen import Screen
+from stack.services.service import Service
 from stack.supervisor import StartError, Supervisor
 from stack.upfile import UpFile
 
@@ -31,7 +32,7 @@ class Servers:
     postgres_admin_url: str
     redis_url: str
     role_passwords: dict[str, str]
-    embedded: tuple[str, ...]  # names of those the supervisor runs
+    embedded: tuple[Service, ...]  # those the supervisor runs
 
 
 class Startup(threading.Thread):
@@ -73,11 +74,15 @@ class Startup(threading.Thread):
 
     def _steps(self) -> None:
         workers = [worker.name for worker in self._layout.workers]
-        self._screen.step(f"starting {', '.join((*self._servers.embedded, 'control', 'gateway', *workers))}")
-        self._supervisor.start(*self._servers.embedded, *workers)
+        servers = [service.name for service in self._servers.embedded]
+        self._screen.step(f"starting {', '.join((*servers, 'control', 'gateway', *workers))}")
+        self._supervisor.start(*workers)  # they load torch and the model, and wait for their tokens
         if self._demo:  # loading the SDK takes a second of its own
             threading.Thread(target=import_module, args=("openai",), daemon=True).start()
-        self._supervisor.wait_ready(*self._servers.embedded, deadline_s=_SERVICES_WITHIN_S)
+        for service in self._servers.embedded:
+            service.prepare()  # a new cluster takes its time: not on the supervisor's thread
+        self._supervisor.start(*servers)
+        self._supervisor.wait_ready(*servers, deadline_s=_SERVICES_WITHIN_S)
         self._supervisor.start("control", "gateway")
         facts = self._prepare_database()
         self._hand_out_tokens(facts["pools"])

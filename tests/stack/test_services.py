@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import redis
 
-from stack.accounts import service_account
+from stack.accounts import service_account, service_home
 from stack.ports import is_listening
 from stack.procstat import is_running
 from stack.roles import _role_ensure, passwords_load, roles_ensure
@@ -99,8 +99,9 @@ def test_postgres_left_by_another_supervisor_is_ended_first(postgres: EmbeddedPo
 
 def test_an_interrupted_first_start_is_repaired(folder: Path) -> None:
     server = EmbeddedPostgres(folder / "postgres", durable=False)
-    server.prepare()
-    (server.data / "global" / "pg_control").unlink()
+    left = service_home(server.folder / "home", server.account) / "data.partial" / "global"
+    left.mkdir(parents=True)
+    (left / "pg_control").write_bytes(b"half of it")
     with server:
         assert server.answers()
     server.remove()
@@ -156,7 +157,7 @@ def test_programs_out_of_reach_are_copied_with_their_libraries(monkeypatch: pyte
         for program in (binaries.postgres_bin(account) / "initdb", binaries.valkey_server(account)):
             assert program.is_relative_to(name)
             result = run_as([str(program), "--version"], env={}, account=account)
-            assert result.returncode == 0, result.stderr
+            assert result.returncode == 0, result.stdout
         assert binaries.postgres_bin(account) == binaries.postgres_bin(account)
         assert len(list(Path(name).iterdir())) == 2
 

@@ -46,7 +46,7 @@ class EmbeddedPostgres(Service):
     def prepare(self) -> None:
         """Initialise the cluster on first use; afterwards clear what a killed server left behind."""
         super().prepare()
-        if (self.data / "global" / "pg_control").exists():
+        if self.data.exists():
             self._clear_stale_lock()
         else:
             self._initialise()
@@ -79,21 +79,23 @@ class EmbeddedPostgres(Service):
         return False
 
     def _initialise(self) -> None:
-        shutil.rmtree(self.data, ignore_errors=True)  # an interrupted first start
+        """Make the cluster beside its place and move it there complete."""
+        partial = self.home / "data.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # an interrupted first start
         password_file = self.home / "initial-password"
         write_private(password_file, self.password)
         if self.account is not None:
             os.chown(password_file, self.account.uid, self.account.gid)
         command = [
-            str(postgres_bin(self.account) / "initdb"), "--pgdata", str(self.data), "--username", SUPERUSER,
+            str(postgres_bin(self.account) / "initdb"), "--pgdata", str(partial), "--username", SUPERUSER,
             "--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8",
             "--locale", "C.UTF-8", "--no-sync", *(() if self.durable else ("--wal-segsize", "1")),
         ]  # fmt: skip
         result = run_as(command, env=self.environment(), account=self.account)
         password_file.unlink()
         if result.returncode != 0:
-            shutil.rmtree(self.data, ignore_errors=True)
-            raise ServiceError(f"initdb failed\n{result.stdout}{result.stderr}")
+            raise ServiceError(f"initdb failed with status {result.returncode}\n{result.stdout}")
+        partial.rename(self.data)
         if self.durable:
             self._sync_in_background()
 
