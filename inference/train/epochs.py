@@ -46,16 +46,17 @@ class EpochSource:
     def rows(self, cursor: Cursor) -> Rows:
         """The rows of the epoch `cursor` points into."""
         rng = seeded(self.seed, cursor.epoch, cursor.row_tokens)
-        documents = list(self._documents(cursor.row_tokens, rng))
         if self.pairs and self.pair_share and cursor.row_tokens >= self.pair_row_tokens:
-            documents = self._mixed(documents, rng)
+            documents = self._mixed(cursor.row_tokens, rng)
+        else:
+            documents = list(self._documents(cursor.row_tokens, rng))
         rng.shuffle(documents)
         pad = SpecialIds.of(self.tokenizer).pad
         return pack_rows(documents, row_tokens=cursor.row_tokens, pad_id=pad)
 
     def _documents(self, row_tokens: int, rng: random.Random) -> Iterator[Document]:
         special = SpecialIds.of(self.tokenizer)
-        for source in self.texts:
+        for source in rng.sample(self.texts, len(self.texts)):
             segments = list(segments_of(source.text, int(row_tokens * _CHARACTERS_PER_TOKEN), rng))
             for number, segment in enumerate(segments):
                 if rng.random() < self.fim_rate:
@@ -67,16 +68,17 @@ class EpochSource:
                 ids = self.tokenizer.encode(segment).ids
                 yield Document([*ids, *end], divisible=True)
 
-    def _mixed(self, documents: list[Document], rng: random.Random) -> list[Document]:
+    def _mixed(self, row_tokens: int, rng: random.Random) -> list[Document]:
         """All pairs once, with as many corpus tokens as the share asks for."""
         pair_tokens = sum(len(pair.ids) for pair in self.pairs)
         wanted = pair_tokens * (1 - self.pair_share) / self.pair_share
-        rng.shuffle(documents)
-        total, kept = 0, 0
-        while kept < len(documents) and total < wanted:
-            total += len(documents[kept].ids)
-            kept += 1
-        return [*documents[:kept], *self.pairs]
+        total, kept = 0, list(self.pairs)
+        for document in self._documents(row_tokens, rng):
+            total += len(document.ids)
+            kept.append(document)
+            if total >= wanted:
+                break
+        return kept
 
 
 def segments_of(text: str, characters_max: int, rng: random.Random) -> Iterator[str]:

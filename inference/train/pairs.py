@@ -18,13 +18,16 @@ from inference.train.seeds import seeded
 from inference.train.vocabulary import SpecialIds
 
 _RARE = ("idlelib", "lib2to3", "distutils", "turtledemo", "tkinter", "turtle", "pydoc", "ensurepip")
-_COMMON_MODULES = frozenset(
-    "argparse array asyncio base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime "
-    "dict difflib enum fnmatch fractions functools getpass glob gzip hashlib heapq html inspect io itertools "
-    "json list logging math os pathlib pickle platform pprint queue random re secrets set shlex shutil signal "
-    "socket statistics str string struct subprocess sys tarfile tempfile textwrap threading time timeit "
-    "traceback tuple types typing unittest uuid warnings zipfile zlib".split()
-)
+_COMMON_MODULES = {
+    "argparse", "array", "asyncio", "base64", "bisect", "calendar", "cmath", "collections",
+    "contextlib", "copy", "csv", "dataclasses", "datetime", "dict", "difflib", "enum", "fnmatch",
+    "fractions", "functools", "getpass", "glob", "gzip", "hashlib", "heapq", "html", "inspect", "io",
+    "itertools", "json", "list", "logging", "math", "os", "pathlib", "pickle", "platform", "pprint",
+    "queue", "random", "re", "secrets", "set", "shlex", "shutil", "signal", "socket", "statistics",
+    "str", "string", "struct", "subprocess", "sys", "tarfile", "tempfile", "textwrap", "threading",
+    "time", "timeit", "traceback", "tuple", "types", "typing", "unittest", "uuid", "warnings",
+    "zipfile", "zlib",
+}  # fmt: skip
 _NOT_VERBS = ("A", "An", "The", "This", "If", "Like", "For")
 _SELF_REPEATS = 10
 _COMMON_QUESTIONS = 7
@@ -63,17 +66,16 @@ def chat_documents(pairs: Iterable[Pair], tokenizer: Tokenizer, *, seed: int = 7
     """
     rng, special = seeded(seed), SpecialIds.of(tokenizer)
     documents: list[Document] = []
-    earlier: Pair | None = None
-    for pair in pairs:
+    earlier: list[int] = []
+    for turn in _turns(pairs, tokenizer, special):
         prompt = [special.bos]
         if rng.random() < 0.1:
             prompt += _ids(tokenizer, rng.choice(questions.SYSTEM))
-        if earlier is not None and rng.random() < 0.15:
-            prompt += _turn(earlier, tokenizer, special)
-        turn = _turn(pair, tokenizer, special)
+        if rng.random() < 0.15:
+            prompt += earlier
         learn_from = len(prompt) + turn.index(special.assistant) + 1
         documents.append(Document([*prompt, *turn], learn_from=learn_from))
-        earlier = pair
+        earlier = turn
     return documents
 
 
@@ -90,17 +92,19 @@ def _about(entry: Entry, rng: random.Random) -> Iterator[Pair]:
             templates += [(template, block) for template in questions.SIGNATURE]
             templates += [(template, f"{block}\n{entry.summary}") for template in questions.USE]
     if common:
-        chosen = [templates[0], *rng.sample(templates[1:], min(len(templates), _COMMON_QUESTIONS) - 1)]
+        others = min(len(templates), _COMMON_QUESTIONS) - 1
+        chosen = [templates[0], *rng.sample(templates[1:], others)]
     else:
         chosen = rng.sample(templates, 1) if rng.random() < _RARE_SHARE else []
     for template, answer in chosen:
         yield Pair(template.format(name=entry.name, kind=entry.kind), answer)
     if common and entry.kind == "function" and (task := _task(entry.summary)):
-        yield Pair(rng.choice(questions.TASK).format(task=task), f"Use `{entry.name}`. {entry.summary}")
+        question = rng.choice(questions.TASK).format(task=task)
+        yield Pair(question, f"Use `{entry.name}`. {entry.summary}")
 
 
 def is_common(name: str) -> bool:
-    """Whether users are likely to ask about `name`: built-ins and what the best-known modules offer directly."""
+    """Whether users often ask about `name`: built-ins and what the best-known modules offer directly."""
     module, _, rest = name.replace("os.path.", "os.").partition(".")
     return rest.count(".") == 0 and (not rest or module in _COMMON_MODULES)
 
@@ -133,9 +137,13 @@ def _written(source: SourceText, rng: random.Random) -> Iterator[Pair]:
             yield Pair(question, f"```python\n{code.rstrip()}\n```")
 
 
-def _turn(pair: Pair, tokenizer: Tokenizer, special: SpecialIds) -> list[int]:
-    asked, answered = _ids(tokenizer, pair.question), _ids(tokenizer, pair.answer)
-    return [special.user, *asked, special.assistant, *answered, special.eos]
+def _turns(pairs: Iterable[Pair], tokenizer: Tokenizer, special: SpecialIds) -> Iterator[list[int]]:
+    """Each pair as `User question Assistant answer EOS`."""
+    held = list(pairs)
+    asked = tokenizer.encode_batch_fast([pair.question for pair in held], add_special_tokens=False)
+    answered = tokenizer.encode_batch_fast([pair.answer for pair in held], add_special_tokens=False)
+    for question, answer in zip(asked, answered, strict=True):
+        yield [special.user, *question.ids, special.assistant, *answer.ids, special.eos]
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
