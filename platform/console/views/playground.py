@@ -38,7 +38,7 @@ def playground(visit: Visit) -> HttpResponse:
     context = {
         "mode": "fim" if visit.request.GET.get("mode") == "fim" else "chat",
         "models": list(models),
-        "max_tokens": min([_MAX_TOKENS, *models.values()]),
+        "max_tokens": min([_MAX_TOKENS, *(context * 3 // 4 for context in models.values())]),
         "default_tokens": _DEFAULT_TOKENS,
         "suggestions": _SUGGESTIONS,
         "fim_prefix": _FIM_PREFIX,

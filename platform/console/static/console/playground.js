@@ -32,7 +32,7 @@
   // Text with ``` fences as paragraphs and code blocks; everything stays text, never markup.
   function showAnswer(box, text) {
     const atEnd = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
-    const parts = text.split("```");
+    const parts = text.trimStart().split("```");
     box.replaceChildren();
     parts.forEach((part, index) => {
       if (index % 2 === 0) {
