@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from billing.rating import Charge, Price, charge_for
+from billing.rating import charge_for
 from core.ids import is_id
-from metering.events import SCHEMA
+from metering.events import SCHEMA, UsageFacts
 
 WITNESSES = frozenset({"both", "worker"})
 BIGINT_MAX = 2**63 - 1
@@ -18,30 +18,9 @@ TOKENS_MAX = 2**31 - 1
 TIME_MS_MAX = 7_258_118_400_000
 
 
-class Posting(msgspec.Struct, frozen=True, kw_only=True):
+class Posting(UsageFacts, frozen=True, kw_only=True):
     """``events.UsageEvent`` as the meter reads it: receipt and decision stay the bytes they came as."""
 
-    schema: int
-    request_id: str
-    tenant_id: str
-    project_id: str
-    api_key_id: str
-    partner_id: str
-    pool_id: str
-    worker_id: str
-    release_id: str
-    model: str
-    endpoint: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    finish_reason: str
-    price: Price
-    charge: Charge
-    received_at_ms: int
-    first_token_at_ms: int | None
-    finished_at_ms: int
-    witness: str
     receipt: msgspec.Raw
     decision: msgspec.Raw
 
