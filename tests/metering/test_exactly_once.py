@@ -50,3 +50,16 @@ def test_replay_after_redis_lost_its_data_charges_nothing_twice(world: World, me
     drain(meter_make)
     assert world.balance() == before == world.available()
     assert world.account()["pending"] == 0
+
+
+def test_two_meters_with_one_batch_subtract_it_once(world: World, meter_make: MeterMaker) -> None:
+    world.settle(world.event())
+    slow, heir = meter_make("meter-0"), meter_make("meter-1")
+    outcome = slow.post(slow.read())
+    again = heir.post(heir._stream.abandoned(limit=10, idle_ms=0))
+    later = world.event()
+    world.settle(later)
+    slow.finish(outcome)
+    heir.finish(again)
+    assert (outcome.fresh, again.fresh) == (1, 0)
+    assert world.account()["pending"] == later.charge.charge_nano
