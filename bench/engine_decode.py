@@ -41,12 +41,13 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.model is not None or (NANO / "model.safetensors").exists():
-        _bench(arguments.model or NANO, arguments)
+        path = arguments.model or NANO
+        _bench(path, path.name, arguments)
         return
     print("no trained model is there: random weights of its architecture instead")
     with tempfile.TemporaryDirectory() as folder:
         random_checkpoint_write(path=Path(folder), config=nano_architecture(), dtype=torch.bfloat16)
-        _bench(Path(folder), arguments)
+        _bench(Path(folder), "random weights", arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -58,7 +59,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _bench(path: Path, arguments: argparse.Namespace) -> None:
+def _bench(path: Path, name: str, arguments: argparse.Namespace) -> None:
     model, peer = load_model(path), Peer(path)
     vocabulary = model.config.vocab_size
     rows: list[Row] = []
@@ -80,7 +81,7 @@ def _bench(path: Path, arguments: argparse.Namespace) -> None:
             )
         )
     rows.extend(_prefill_rows(model, peer, arguments.rounds))
-    title = f"{path.name}, fp32, {arguments.threads} thread(s), prompt {PROMPT} + {arguments.new} new"
+    title = f"{name}, fp32, {arguments.threads} thread(s), prompt {PROMPT} + {arguments.new} new"
     print(report("engine_decode", rows, title=title))
 
 
