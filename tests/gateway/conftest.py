@@ -12,15 +12,22 @@ from stack.services import EmbeddedValkey
 from tests.gateway.world import World
 
 
+def world_open(stack: ExitStack, folder: Path) -> tuple[World, EmbeddedValkey]:
+    """A running world that ``stack`` ends, whatever of it had started."""
+    valkey = EmbeddedValkey(folder / "valkey")
+    stack.callback(valkey.remove)
+    valkey.start()
+    world = World(valkey.url, folder)
+    stack.callback(world.close)
+    return world.start(), valkey
+
+
 @pytest.fixture(scope="session")
 def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Valkey, gateway, three workers."""
     folder = tmp_path_factory.mktemp("gateway")
-    valkey = EmbeddedValkey(folder / "valkey").start()
-    world = World(valkey.url, folder).start()
-    yield world
-    world.close()
-    valkey.remove()
+    with ExitStack() as stack:
+        yield world_open(stack, folder)[0]
 
 
 @pytest.fixture
@@ -42,10 +49,6 @@ def own_world(tmp_path: Path) -> Iterator[OwnWorld]:
     with ExitStack() as stack:
 
         def make() -> tuple[World, EmbeddedValkey]:
-            valkey = EmbeddedValkey(tmp_path / "valkey").start()
-            stack.callback(valkey.remove)
-            world = World(valkey.url, tmp_path).start()
-            stack.callback(world.close)
-            return world, valkey
+            return world_open(stack, tmp_path)
 
         yield make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 import openai
 import pytest
@@ -93,9 +95,9 @@ def test_hold_is_made_for_the_worst_case_and_given_back(world: World) -> None:
     tenant_id, key, record = world.tenant_make(10**9)
     world.workers[0].chunk_s = 0.05
     with_hold = []
-    import threading
-
-    thread = threading.Thread(target=lambda: with_hold.append(world.post(world.request(), key=key)))
+    thread = threading.Thread(
+        daemon=True, target=lambda: with_hold.append(world.post(world.request(), key=key))
+    )
     thread.start()
     world.wait(lambda: world.account(tenant_id).get("held", 0) > 0, "a hold")
     held = world.account(tenant_id)["held"]

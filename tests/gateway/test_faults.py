@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 
 import openai
 import pytest
@@ -111,19 +110,17 @@ def test_client_that_leaves_pays_for_what_was_produced(world: World) -> None:
     with world.http.stream(
         "POST",
         f"{world.url}/v1/chat/completions",
-        json=world.request(stream=True, say="slow 40"),
+        json=world.request(stream=True, say="slow 900", max_tokens=1000),
         headers={"authorization": f"Bearer {key}"},
     ) as response:
         request_id = response.headers["x-request-id"]
         for line in response.iter_lines():
             if "t3 " in line:
                 break
-    left_at = time.monotonic()
     world.wait(lambda: stub.running == 0, "the worker to stop")
-    assert time.monotonic() - left_at < 1.2  # it would have taken as long to the end
     event = world.event(request_id)
     assert event.finish_reason == "cancelled"
-    assert 4 <= event.completion_tokens < 40
+    assert 4 <= event.completion_tokens < 900
     assert event.completion_tokens == stub.entries[request_id].entry.completion_tokens
     assert verify(event.receipt) == []
     world.wait(lambda: world.account(tenant_id)["held"] == 0)

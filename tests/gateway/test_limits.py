@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 
 import httpx
@@ -67,9 +68,11 @@ def test_a_client_after_another_needs_one_place_only(world: World) -> None:
 
 async def test_rate_is_never_overshot(world: World) -> None:
     _, key, _ = world.tenant_make(10**9, requests_per_minute=30)
+    began = time.monotonic()
     statuses = await _burst(world, key, 100)
+    given_back = (time.monotonic() - began) * 30 / 60
     assert statuses[200] + statuses[429] == 100
-    assert 30 <= statuses[200] <= 35  # thirty, and what the minute gives back meanwhile
+    assert 30 <= statuses[200] <= 30 + given_back + 1
 
 
 def world_hold(world: World) -> int:

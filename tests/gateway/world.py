@@ -68,7 +68,8 @@ class World:
 
     def close(self) -> None:
         self._beating.set()
-        self._beats.join(5)
+        if self._beats.is_alive():
+            self._beats.join(5)
         self.gateway_stop()
         for worker in self.workers:
             self.loop.run(worker.stop())
@@ -112,7 +113,10 @@ class World:
     def gateway_stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(15)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.gateway_kill()
 
     def log_text(self) -> str:
         return (self.folder / "gateway.log").read_text()
@@ -269,7 +273,7 @@ class World:
     def settled(self) -> bool:
         return int(self.redis.zcard(redis_keys.HOLDS)) == 0
 
-    def wait(self, check: Callable[[], Any], what: str = "it", deadline_s: float = 15.0) -> None:
+    def wait(self, check: Callable[[], Any], what: str = "it", deadline_s: float = 60.0) -> None:
         end = time.monotonic() + deadline_s
         while not check():
             assert time.monotonic() < end, f"waited too long for {what}\n{self.log_text()[-2000:]}"
