@@ -35,7 +35,7 @@ _STOP_AT_FIRST_TEXT = """() => {
     document.getElementById("stop").click();
   }).observe(document.getElementById("turns"), { subtree: true, childList: true, characterData: true });
 }"""
-_STEP_MS = 15_000
+_STEP_MS = 30_000
 TENANT_OWNER, FOUNDATION_ADMIN = "tenant owner", "foundation admin"
 
 
