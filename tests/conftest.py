@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stack.roles import RoleUrls
-from stack.testing import TestServers, seed_remember, tables_reset
+from stack.testing import TableReset, TestServers
 
 if TYPE_CHECKING:
     from pytest_django.plugin import DjangoDbBlocker
@@ -99,17 +99,19 @@ def django_db_setup(
     from django.db import connections
     from django.test import TransactionTestCase
 
-    def reset(_case: Any) -> None:
-        tables_reset(postgres_superuser_url)
-
     with django_db_blocker.unblock():
         call_command("migrate", database="owner", verbosity=0, interactive=False)
         connections["owner"].close()
-    seed_remember(postgres_superuser_url)
+    tables = TableReset(postgres_superuser_url)
+
+    def reset(_case: object) -> None:
+        tables.run()
+
     patch = pytest.MonkeyPatch()
     # the runtime roles own nothing, so Django's own flush after a transactional test may not truncate
     patch.setattr(TransactionTestCase, "_fixture_teardown", reset)
     yield
     patch.undo()
+    tables.close()
     with django_db_blocker.unblock():
         connections.close_all()
