@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from django.test import Client
-
-from stack.testing import tables_reset
+from django.test import Client, TransactionTestCase
 
 if TYPE_CHECKING:
     from pytest_django.plugin import DjangoDbBlocker
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 def world(
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
-    postgres_superuser_url: str,
     redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
@@ -36,7 +33,8 @@ def world(
         client.flushall()
     with django_db_blocker.unblock():
         yield world_make(tmp_path_factory.mktemp("keys"))
-        tables_reset(postgres_superuser_url)
+        # what transactional tests do when they end: every table as it was after migrating
+        TransactionTestCase()._fixture_teardown()
 
 
 @pytest.fixture
