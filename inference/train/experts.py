@@ -61,7 +61,10 @@ class Router(nn.Module):
         kept = group_score_NG.topk(self.config.topk_group, dim=-1, sorted=False).indices
         dropped_NG = torch.ones_like(group_score_NG, dtype=torch.bool).scatter(1, kept, False)
         choice_NE = choice_NGE.masked_fill(dropped_NG[..., None], float("-inf")).flatten(1)
-        return choice_NE.topk(self.config.num_experts_per_tok, dim=-1, sorted=False).indices
+        chosen_NK: torch.Tensor = choice_NE.topk(
+            self.config.num_experts_per_tok, dim=-1, sorted=False
+        ).indices
+        return chosen_NK
 
 
 class Moe(nn.Module):
@@ -79,7 +82,8 @@ class Moe(nn.Module):
         x_ND = x.flatten(0, -2)
         weight_NK, expert_NK = self.gate(x_ND)
         routed: torch.Tensor = self._routed(x_ND, weight_NK, expert_NK).view_as(x)
-        return routed + self.shared_experts(x)
+        shared: torch.Tensor = self.shared_experts(x)
+        return routed + shared
 
     def _routed(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, expert_NK: torch.Tensor) -> torch.Tensor:
         """Tokens sorted by expert, one product per expert, and back; M = N × K token copies."""
@@ -89,7 +93,7 @@ class Moe(nn.Module):
         back_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M)))
         counts = torch.bincount(expert_M, minlength=len(self.gate_up_E2ID)).tolist()
         copy_MD = x_ND[:, None].expand(-1, chosen, -1).flatten(0, 1)
-        parts = Reorder.apply(copy_MD, order_M, back_M).split(counts)
+        parts = reordered(copy_MD, order_M, back_M).split(counts)
         outputs = [
             _expert(part, gate_up, down)
             for part, gate_up, down in zip(
@@ -97,7 +101,8 @@ class Moe(nn.Module):
             )
             if len(part)
         ]
-        output_NKD = Reorder.apply(torch.cat(outputs), back_M, order_M).unflatten(0, (-1, chosen))
+        output_MD = reordered(torch.cat(outputs), back_M, order_M)
+        output_NKD = output_MD.view(-1, chosen, output_MD.shape[-1])
         return (output_NKD * weight_NK[..., None]).sum(dim=1)
 
 
@@ -117,3 +122,9 @@ class Reorder(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def reordered(x: torch.Tensor, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """``x[order]``; ``back`` is the inverse of ``order``."""
+    moved: torch.Tensor = Reorder.apply(x, order, back)  # type: ignore[no-untyped-call]  # torch types it not
+    return moved

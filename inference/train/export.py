@@ -46,9 +46,10 @@ def model_export(
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors"
     save_file(checkpoint_tensors(network, dtype=dtype), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # the library makes files only their owner reads
     tokenizer_write(tokenizer, folder=folder, max_positions=network.config.max_position_embeddings)
     special = SpecialIds.of(tokenizer)
-    generation = {
+    generation: dict[str, object] = {
         "bos_token_id": special.bos,
         "eos_token_id": special.eos,
         "pad_token_id": special.pad,

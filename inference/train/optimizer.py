@@ -21,7 +21,7 @@ def orthogonalise(matrix: torch.Tensor, *, steps: int = 5) -> torch.Tensor:
     """The nearest matrix with singular values of about 1 (last two dimensions), by Newton-Schulz steps."""
     a, b, c = _QUINTIC
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.mT if tall else matrix
+    x: torch.Tensor = matrix.mT if tall else matrix
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -41,7 +41,8 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float,
         team: Team = Team(),  # noqa: B008  # frozen
     ) -> None:
-        muon, adam = [], []
+        muon: list[nn.Parameter] = []
+        adam: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
             plain = parameter.dim() < 2 or any(
                 part in name for part in ("embed_tokens", "lm_head", "gate.weight")
