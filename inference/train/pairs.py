@@ -19,19 +19,17 @@ from inference.train.vocabulary import SpecialIds
 
 _RARE = ("idlelib", "lib2to3", "distutils", "turtledemo", "tkinter", "turtle", "pydoc", "ensurepip")
 _COMMON_MODULES = {
-    "argparse", "array", "asyncio", "base64", "bisect", "calendar", "cmath", "collections",
-    "contextlib", "copy", "csv", "dataclasses", "datetime", "dict", "difflib", "enum", "fnmatch",
-    "fractions", "functools", "getpass", "glob", "gzip", "hashlib", "heapq", "html", "inspect", "io",
-    "itertools", "json", "list", "logging", "math", "os", "pathlib", "pickle", "platform", "pprint",
-    "queue", "random", "re", "secrets", "set", "shlex", "shutil", "signal", "socket", "statistics",
-    "str", "string", "struct", "subprocess", "sys", "tarfile", "tempfile", "textwrap", "threading",
-    "time", "timeit", "traceback", "tuple", "types", "typing", "unittest", "uuid", "warnings",
-    "zipfile", "zlib",
+    "argparse", "base64", "bisect", "collections", "contextlib", "copy", "csv", "dataclasses",
+    "datetime", "dict", "enum", "fractions", "functools", "glob", "hashlib", "heapq", "io", "itertools",
+    "json", "list", "logging", "math", "os", "pathlib", "pprint", "random", "re", "set", "shlex",
+    "shutil", "statistics", "str", "string", "struct", "subprocess", "sys", "tempfile", "textwrap",
+    "threading", "time", "timeit", "tuple", "uuid",
 }  # fmt: skip
 _NOT_VERBS = ("A", "An", "The", "This", "If", "Like", "For")
-_SELF_REPEATS = 10
+_SELF_REPEATS = 15
 _COMMON_QUESTIONS = 7
-_RARE_SHARE = 0.4
+_RARE_SHARE = 0.2
+_WRITTEN_SHARE = 0.25
 _CODE_CHARACTERS_MAX = 700
 
 
@@ -119,7 +117,7 @@ def _task(summary: str) -> str:
 
 
 def _written(source: SourceText, rng: random.Random) -> Iterator[Pair]:
-    """Short documented functions as "write it" pairs."""
+    """A share of the short documented functions as "write it" pairs."""
     if not source.name.endswith(".py") or source.name.startswith(_RARE):
         return
     try:
@@ -129,6 +127,8 @@ def _written(source: SourceText, rng: random.Random) -> Iterator[Pair]:
     lines = source.text.split("\n")
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if rng.random() > _WRITTEN_SHARE:
             continue
         summary = first_paragraph(ast.get_docstring(node) or "", characters_max=160)
         code = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))
