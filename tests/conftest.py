@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: real PostgreSQL and Valkey, started when a test first needs them.
 
 ``postgres_urls``    RoleUrls of owner, app and system (database not migrated by itself)
+``stack``            the whole utility, running
 ``redis_url``        a Valkey shared by the session; ``fresh_redis_url`` empties it first
 Django's own ``db``, ``transactional_db`` and ``@pytest.mark.django_db`` use the migrated database, with
 aliases ``default`` and ``system`` unless the mark names others.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stack.roles import RoleUrls
+from stack.running import Stack
 from stack.testing import TableReset, TestServers
 
 if TYPE_CHECKING:
@@ -60,6 +62,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
         elif mark is None and {"db", "transactional_db"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.django_db(databases=_ALIASES))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole utility with real processes, serving tokenworks-nano: one for all end-to-end tests.
+
+    A test that kills one of its processes waits until all are ready again.
+    """
+    running = Stack(tmp_path_factory.mktemp("stack") / "state")
+    try:
+        yield running.start()
+    finally:
+        running.remove()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from stack.layout import ROOT
 
-BENCHES = ("bench.engine_decode", "bench.gateway_overhead")
+BENCHES = ("bench.engine_decode", "bench.gateway_overhead", "bench.metering_throughput")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,13 +14,6 @@ from stack.browser import LAUNCH_ARGS, browser_ensure
 from stack.layout import ROOT
 from stack.running import Stack
 
-NANO = ROOT / "inference" / "models" / "nano"
-_TINY = """
-import sys
-from pathlib import Path
-from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
-random_checkpoint_write(path=Path(sys.argv[1]), config=TINY_V3)
-"""
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) => {
   console.error("policy violation: " + event.violatedDirective + " " + event.blockedURI);
@@ -63,17 +54,6 @@ class Complaints:
                 self.lines.append(f"{response.status} {response.url}") if response.status >= 400 else None
             ),
         )
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The utility serving nano, or a tiny random model in a checkout without it."""
-    model_dir = NANO
-    if not (NANO / "config.json").exists():
-        model_dir = tmp_path_factory.mktemp("model")
-        subprocess.run([sys.executable, "-c", _TINY, str(model_dir)], check=True)
-    with Stack(tmp_path_factory.mktemp("stack"), model_dir=model_dir) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,14 @@
-"""The whole utility, with real processes: one stack for all flows."""
+"""What flows read and the client they use; the running ``stack`` is shared by all end-to-end tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from openai import DefaultHttpxClient, OpenAI
 
 from stack.running import Stack
 from tests.flows.books import Books
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running stack on free ports, serving tokenworks-nano from three partners' workers."""
-    folder: Path = tmp_path_factory.mktemp("stack")
-    with Stack(folder / "state") as running:
-        yield running
 
 
 @pytest.fixture
