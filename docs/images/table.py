@@ -1,8 +1,9 @@
-"""Draw what `make up` shows in a terminal, from a real run: ``python docs/images/table.py`` writes ``up.svg``."""
+"""Draw what `make up` shows in a terminal, from a real run: ``python docs/images/table.py``."""
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -82,7 +83,7 @@ def main() -> None:
         lines = screen_lines(run_recorded(Path(folder) / "state"))
     while lines and not Text.from_ansi(lines[-1]).plain.strip():
         lines.pop()
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w"), force_terminal=True)
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines:
         shown = re.sub(r"(tw-sk-[0-9a-f]{6})[0-9a-f]+", r"\1…", line)
         console.print(Text.from_ansi(shown), soft_wrap=True)
