@@ -108,7 +108,7 @@ def test_price_limits_are_exact(value: Any, nano: int | None) -> None:
     assert price_limit(float(value) if isinstance(value, int) else value, "prompt") == nano
 
 
-@pytest.mark.parametrize("value", ["-1", "cheap", "1e-20", "nan"])
+@pytest.mark.parametrize("value", ["-1", "cheap", "1e-20", "nan", "1e999999"])
 def test_prices_that_are_none(value: str) -> None:
     with pytest.raises(ApiError):
         price_limit(value, "prompt")
