@@ -17,6 +17,8 @@ from routing.snapshot import WorkerLoad
 
 BODY_BYTES_MAX = 16 * 1024
 _SKEW_MS_MAX = 30_000
+_NUMBERS = ("seq", "at_ms", "running", "queued", "max_running", "pages_free", "pages_total")
+_NUMBER_MAX = 2**53 - 1  # routing reckons with these for every worker's requests
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -63,6 +65,10 @@ def _parse(body: bytes) -> tuple[Heartbeat, str]:
         beat = msgspec.json.decode(msgspec.json.encode(raw), type=Heartbeat)
     except KeyError:
         raise ApiError(400, "signature: is required.", param="signature", code="invalid_heartbeat") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"Not a heartbeat: {error}.", code="invalid_heartbeat") from None
+    for name in _NUMBERS:
+        if not 0 <= getattr(beat, name) <= _NUMBER_MAX:
+            message = f"{name}: must be from 0 to {_NUMBER_MAX}."
+            raise ApiError(400, message, param=name, code="invalid_heartbeat")
     return beat, signature

@@ -169,3 +169,12 @@ def test_heartbeats_are_checked(world: World) -> None:
     assert world.heartbeat(stub, release_digest="e" * 64).status_code == 403
     assert world.heartbeat(stub, at_ms=clock.now_ms() - 60_000).status_code == 401
     assert world.http.post(f"{world.url}/internal/heartbeat", json={}).status_code == 400
+    for garbage in (b'{"\xff":1}', b'{"signature":"","x":' + b"[" * 10_000):
+        assert world.http.post(f"{world.url}/internal/heartbeat", content=garbage).status_code == 400
+
+
+def test_a_worker_cannot_stop_routing_with_a_number(world: World) -> None:
+    stub = world.workers[0]
+    for figures in ({"running": 10**4299}, {"queued": -1}, {"max_running": -(10**30)}, {"seq": 2**63}):
+        assert world.heartbeat(stub, **figures).status_code == 400
+    assert world.post(world.request()).status_code == 200
