@@ -49,7 +49,7 @@ def whole_problems(body: bytes, entry: JournalEntry) -> tuple[list[str], str | N
     """Problems of an answer's usage and text, and SHA-256 of the text (None where there is none)."""
     try:
         shown = _SHOWN.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ["answer_unreadable"], None
     problems = []
     if (shown.usage.prompt_tokens, shown.usage.completion_tokens) != (

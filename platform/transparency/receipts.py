@@ -74,8 +74,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def signed_entry_parse(raw: bytes) -> SignedEntry:
-    """The signed entry in a worker's frame, header or journal. Raises msgspec.DecodeError."""
-    return _SIGNED_ENTRY.decode(raw)
+    """The signed entry in a worker's frame, header or journal. Raises msgspec.DecodeError, whatever it is."""
+    try:
+        return _SIGNED_ENTRY.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def entry_signing_bytes(entry: JournalEntry) -> bytes:

@@ -40,6 +40,15 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[SigningKey, SigningK
     return signing_key_load(folder / "worker.pem"), signing_key_load(folder / "gateway.pem")
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b'{"signature":"\xff"}', b'{"signature":' + b"[" * 100_000, b'{"x":' + b"[" * 100_000],
+)
+def test_no_worker_can_send_what_is_not_a_decode_error(raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        signed_entry_parse(raw)
+
+
 @pytest.fixture
 def receipt(keys: tuple[SigningKey, SigningKey]) -> Receipt:
     worker, gateway = keys
