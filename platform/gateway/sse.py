@@ -44,8 +44,8 @@ class FrameFilter:
     def _hold_back(self, data: bytes) -> bytes:
         cut = data.rfind(_END) + len(_END) if _END in data else 0
         rest = data[cut:]
-        if rest.startswith(b":") and rest.endswith(b"\n"):  # a comment needs no blank line to take effect
-            return data
+        if rest.startswith(b":") and rest.find(b"\n") == len(rest) - 1:
+            return data  # a comment needs no blank line to take effect
         if len(rest) > FRAME_BYTES_MAX:
             raise FrameTooLargeError
         self._held = rest

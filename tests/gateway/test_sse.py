@@ -56,6 +56,13 @@ def test_comment_passes_without_a_blank_line() -> None:
     assert frames.feed(b"data: 1\n\n") == b"data: 1\n\n"
 
 
+def test_comment_does_not_carry_a_receipt_past_the_filter() -> None:
+    frames = FrameFilter()
+    assert frames.feed(b": hi\nevent: receipt\ndata: {}\n") == b""
+    assert frames.feed(b"\n") == b": hi\n"
+    assert frames.receipt == b"{}"
+
+
 def test_half_a_frame_stays_back() -> None:
     frames = FrameFilter()
     assert frames.feed(b'data: 1\n\ndata: {"half') == b"data: 1\n\n"
