@@ -8,6 +8,7 @@ from typing import cast
 import httptools
 
 _HIGH_WATER = 256 * 1024
+_HEAD_BYTES_MAX = 64 * 1024
 
 
 class UpstreamError(Exception):
@@ -27,6 +28,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._size = 0
+        self._head_size = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
@@ -54,12 +56,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     def data_received(self, data: bytes) -> None:
+        if self._done:  # or the next request would be answered by this
+            self.abort("the worker spoke unasked")
+            return
         self.active_at = self._loop.time()
         self.response_began = True
+        self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.abort("the worker's answer is not HTTP")
+        if self._head_size > _HEAD_BYTES_MAX:
+            self.abort("the worker's headers have no end")
         self._wake()
 
     # parser callbacks
@@ -70,9 +78,12 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._headed = self.status >= 200
+        if self._headed:
+            self._head_size = 0
         self._kept = self._parser.should_keep_alive()  # the parser forgets with the message's end
 
     def on_body(self, body: bytes) -> None:
+        self._head_size = 0
         self._parts.append(body)
         self._size += len(body)
         if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
@@ -88,7 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
     def request(self, data: bytes, *, timeout_s: float, quiet_s: float) -> None:
         """Send a whole request. ``timeout_s`` bounds the time to its last byte, ``quiet_s`` each silence."""
         self._parts.clear()
-        self._size = 0
+        self._size = self._head_size = 0
         self.headers = {}
         self._headed = self._done = self._tick = self.response_began = False
         self.active_at = self._loop.time()

@@ -149,6 +149,69 @@ async def test_answer_beyond_all_measure_is_cut_off() -> None:
             await connection.read_all(50)
 
 
+async def drain_endlessly(writer: asyncio.StreamWriter, line: bytes) -> int:
+    """Write until the other end has had enough; how many bytes that took."""
+    written = 0
+    while written < 8 * 2**20:
+        writer.write(line)
+        written += len(line)
+        try:
+            await writer.drain()
+        except ConnectionError:
+            break
+    return written
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+    ],
+    ids=["headers", "after_interim", "trailers"],
+)
+async def test_endless_headers_are_cut_off(begin: bytes) -> None:
+    written: list[int] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer, begin)
+        written.append(await drain_endlessly(writer, b"x-%d: " % len(written) + b"y" * 4096 + b"\r\n"))
+
+    async with served(handler) as (pool, endpoint, _):
+        connection = await opened(pool, endpoint)
+
+        async def whole() -> bytes:
+            await connection.head()
+            return await connection.read_all(100)
+
+        with pytest.raises(UpstreamError, match="headers"):
+            await asyncio.wait_for(whole(), 10)
+        await asyncio.sleep(0.05)
+    assert written[0] < 8 * 2**20
+
+
+async def test_worker_that_speaks_unasked_is_not_asked_again() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        whole = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+        await answer(reader, writer, whole + b"ok")
+        await asyncio.sleep(0.02)
+        writer.write(whole + b"no" + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+        await reader.read()
+
+    async with served(handler) as (pool, endpoint, connections):
+        connection = await opened(pool, endpoint)
+        assert await connection.head() == 200
+        assert await connection.read_all(10) == b"ok"
+        pool.release(endpoint, connection)
+        await asyncio.sleep(0.1)
+        assert not connection.usable
+        again = await opened(pool, endpoint)
+        assert await again.head() == 200
+        assert await again.read_all(10) == b"ok"
+        assert len(connections) == 2
+
+
 async def test_nobody_listening_is_an_error() -> None:
     pool = WorkerPool(connect_timeout_s=0.2, keep_alive_interval_s=10.0)
     with pytest.raises(UpstreamError, match="no connection"):
