@@ -38,7 +38,9 @@ def test_inexact_amounts_are_refused(amount: Any) -> None:
         dollars_to_nano(amount)
 
 
-@pytest.mark.parametrize("amount", ["1e11", "-1e11", "1e5000", "1e999999", "9e999999", "9223372036.854775808"])
+@pytest.mark.parametrize(
+    "amount", ["1e11", "-1e11", "1e5000", "1e999999", "9e999999", "9223372036.854775808"]
+)
 def test_amounts_beyond_64_bits_are_refused_without_being_computed(amount: Any) -> None:
     with pytest.raises(ValueError, match="dollars"):
         dollars_to_nano(amount)
