@@ -52,7 +52,7 @@ class Team:
             return
         flat = torch.cat([part.reshape(-1) for part in parts]) * scale
         dist.all_reduce(flat)
-        for part, values in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+        for part, values in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
             part.copy_(values.view_as(part))
 
     def share(self, count: int) -> slice:

@@ -158,7 +158,7 @@ class Trainer:
         batch = self.next_batch(progress)
         multiplier = rate_multiplier(settings, step=self.step, progress=progress)
         losses = batch_losses(self.network, batch)
-        (losses.next_token + settings.mtp_weight * losses.after_next).backward()
+        torch.autograd.backward(losses.next_token + settings.mtp_weight * losses.after_next)
         routers = self.network.routers()
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         self.team.add_up(gradients, scale=1 / self.team.size)
