@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +18,9 @@ from tenants.scope import system_scope
 from transparency.receipts import entry_signing_bytes, signed_entry_parse
 
 TIMEOUT_S = 2.0
+WHOLE_TIMEOUTS = 5  # a whole answer may take as many times as long as one silence
 PAGE = 500
+BYTES_MAX = 4 * 1024 * 1024
 
 _PAGE = msgspec.json.Decoder(list[SignedEntry])
 
@@ -62,6 +65,7 @@ class JournalReader:
 
     def __init__(self, *, dispatch_secret: str, timeout_s: float = TIMEOUT_S) -> None:
         self._secret = dispatch_secret
+        self._timeout_s = timeout_s
         self._client = httpx.Client(timeout=timeout_s, trust_env=False)
 
     def close(self) -> None:
@@ -71,7 +75,7 @@ class JournalReader:
     def entry(self, worker: WorkerAddress, request_id: str) -> SignedEntry | Silence:
         """The entry of one request. Only a plain 404 counts as absent; a bad signature proves nothing.
 
-        Raises httpx.TransportError when the worker cannot be reached.
+        Raises httpx.TransportError when the worker cannot be reached, or its answer has no end.
         """
         response = self._get(worker, f"/journal/{request_id}", {})
         if response.status_code == httpx.codes.NOT_FOUND:
@@ -90,16 +94,33 @@ class JournalReader:
         while True:
             response = self._get(worker, "/journal", {"after_seq": after_seq, "limit": PAGE})
             response.raise_for_status()
-            page = _PAGE.decode(response.content)
+            page = _page_parse(response.content)
             if not page:
                 return
+            if page[-1].entry.seq <= after_seq:
+                raise msgspec.DecodeError("the journal goes round in a circle")
             yield from page
             after_seq = page[-1].entry.seq
 
     def _get(self, worker: WorkerAddress, path: str, query: Mapping[str, int]) -> httpx.Response:
         token = derive_token(self._secret, "dispatch", worker.worker_id)
-        headers = {"authorization": f"Bearer {token}"}
-        return self._client.get(f"{worker.endpoint}{path}", params=dict(query), headers=headers)
+        headers = {"authorization": f"Bearer {token}", "accept-encoding": "identity"}
+        url = f"{worker.endpoint}{path}"
+        deadline = time.monotonic() + WHOLE_TIMEOUTS * self._timeout_s
+        body = bytearray()
+        with self._client.stream("GET", url, params=dict(query), headers=headers) as response:
+            for part in response.iter_raw():  # as sent: what a worker compressed could become any size
+                body += part
+                if len(body) > BYTES_MAX or time.monotonic() > deadline:
+                    raise httpx.ReadError("the answer has no end", request=response.request)
+        return httpx.Response(response.status_code, content=bytes(body), request=response.request)
+
+
+def _page_parse(raw: bytes) -> list[SignedEntry]:
+    try:
+        return _PAGE.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def entry_is_signed(worker: WorkerAddress, signed: SignedEntry) -> bool:

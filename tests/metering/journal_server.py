@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,13 +21,20 @@ from inference.messages import GENESIS_HASH, FinishReason, JournalEntry, SignedE
 
 @dataclass
 class JournalServer:
-    """One worker's journal. ``busy`` answers 503 to every single look-up, as a request in flight does."""
+    """One worker's journal. ``busy`` answers 503 to every single look-up, as a request in flight does.
+
+    ``raw`` answers every single look-up with these bytes, whole HTTP response and all; the last of them is
+    repeated until the other end has had enough (``written`` counts) where ``endless``.
+    """
 
     folder: Path
     secret: str
     worker_id: str = field(default_factory=lambda: new_id("wrk"))
     busy: bool = False
     asked: int = 0
+    raw: bytes = b""
+    endless: bytes = b""
+    written: int = 0
     signed: dict[str, SignedEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,6 +113,12 @@ def _handler(server: JournalServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if server.raw:
+                self.close_connection = True
+                self.wfile.write(server.raw)
+                while server.endless and server.written < 32 * 2**20:
+                    server.written += self.wfile.write(server.endless)
+                return
             status, body = server.answer(self.path, self.headers.get("authorization"))
             raw = json.dumps(body).encode()
             self.send_response(status)
@@ -114,5 +128,9 @@ def _handler(server: JournalServer) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's signature
             """Silence."""
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the other end may go whenever it likes
+                super().handle()
 
     return Handler

@@ -130,6 +130,33 @@ def test_uncertain_requests_wait(scene: Scene) -> None:
     assert scene.sweep() == (1, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{"signature":"\xff\xff"}',
+        b"HTTP/1.1 302 Found\r\nlocation: http://\xff\r\ncontent-length: 0\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+    ],
+    ids=["gzip", "utf8", "redirect", "nonsense"],
+)
+def test_one_workers_nonsense_keeps_only_its_own_requests_waiting(scene: Scene, answer: bytes) -> None:
+    waiting = scene.orphan(age_ms=7_000)
+    served = scene.orphan()
+    scene.workers[0].raw = answer
+    scene.workers[1].serve(served)
+    assert scene.sweep() == (1, 0, 1)
+    assert scene.world.redis.exists(redis_keys.hold(waiting))
+
+
+def test_endless_answer_is_not_read_to_its_end(scene: Scene) -> None:
+    scene.orphan()
+    scene.workers[0].raw = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+    scene.workers[0].endless = b"x" * 65_536
+    assert scene.sweep() == (0, 0, 1)
+    assert scene.workers[0].written < 32 * 2**20
+
+
 def test_unreachable_worker_is_waited_for_until_it_is_retired(scene: Scene) -> None:
     first = scene.orphan()
     second = scene.orphan()
