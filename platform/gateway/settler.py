@@ -95,13 +95,13 @@ class Settler:
         while True:
             try:
                 moved = await self._step()
-            except (RedisAwayError, RedisReplyError) as error:
+                if time.monotonic() >= save_at:
+                    save_at = time.monotonic() + _SAVE_INTERVAL_S
+                    self._save()
+            except (RedisAwayError, RedisReplyError, OSError) as error:  # OSError: no disk, or no file left
                 _LOG.warning("settle_waits", error=str(error))
                 moved = False
                 await asyncio.sleep(_RETRY_S)
-            if time.monotonic() >= save_at:
-                self._save()
-                save_at = time.monotonic() + _SAVE_INTERVAL_S
             if not moved:
                 self._event.clear()
                 if self.idle:
