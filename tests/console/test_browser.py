@@ -143,9 +143,9 @@ def test_an_answer_can_be_stopped_and_what_was_produced_is_charged(
     page.get_by_label("Max tokens").fill("300")
     page.evaluate(_STOP_AT_FIRST_TEXT)
     page.get_by_role("button", name="Fill the gap").click()
-    page.wait_for_function("document.querySelector('.turn.fim ins')?.textContent")  # may well be spaces
     settled = page.locator(".outcome[data-settled]")
     expect(settled).to_contain_text("Charged", timeout=_STEP_MS)
+    assert page.locator(".turn.fim ins").text_content(), "what was produced stays on the page"
     produced = re.search(r"(\d+) out", settled.text_content() or "")
     assert produced is not None
     assert 0 < int(produced[1]) < 300
