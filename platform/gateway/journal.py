@@ -62,9 +62,7 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Write one record (no line feed in it). Raises OSError; then nothing counts as written."""
         if self._size >= self._segment_bytes:
-            os.close(self._file)
-            self._segment += 1
-            self._open()
+            self._rotate()
         data = line + b"\n"
         written = os.write(self._file, data)
         if written != len(data):
@@ -147,6 +145,17 @@ class Journal:
 
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:010d}{_SUFFIX}"
+
+    def _rotate(self) -> None:
+        """The next segment; the full one stays open until there is one, or its number would be another's."""
+        full = self._file
+        self._segment += 1
+        try:
+            self._open()
+        except OSError:
+            self._segment -= 1
+            raise
+        os.close(full)
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND

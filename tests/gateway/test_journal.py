@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -96,3 +97,24 @@ def test_one_writer(tmp_path: Path) -> None:
         Journal(tmp_path, segment_bytes=10)
     journal.close()
     Journal(tmp_path, segment_bytes=10).close()
+
+
+def test_a_full_disk_at_a_new_segment_closes_nobody_elses_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, segment_bytes=4)
+    journal.append(b"first")
+
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(OSError, match="no space"):
+            journal.append(b"lost")
+    other = os.dup(0)  # takes the lowest free number: one that was given back too early
+    journal.append(b"second")
+    os.close(other)  # raises when the journal had closed it
+    assert journal.read(Position(1, 0), 100) == ([b"first"], Position(1, 6))
+    assert journal.read(Position(2, 0), 100) == ([b"second"], Position(2, 7))
+    journal.close()
