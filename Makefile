@@ -16,6 +16,7 @@ up: ## Start the whole utility and serve a first request; ARGS=--once stops afte
 
 test: ## Run the test suite on real services; ARGS= goes to pytest
 	@$(SETUP) --dev
+	@$(RUN) -m stack.browser || true # the browser test says again what is missing
 	@exec $(RUN) -m pytest $(ARGS)
 
 check: ## Lint, format, strict types, import layers, migrations, settings

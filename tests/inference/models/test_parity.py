@@ -101,7 +101,6 @@ def test_bf16_is_near_fp32(tiny_dir: Path, logits_of: LogitsOf) -> None:
     assert (rough - exact).abs().median() < 0.05
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="the model has not been trained yet")
 def test_nano_equals_transformers(logits_of: LogitsOf) -> None:
     """Over its whole context, in fp32."""
     config = ModelConfig.from_dir(NANO)

@@ -77,7 +77,6 @@ def test_the_tokenizer_folder_serves_chat_and_infilling(
     assert loaded.decode(loaded(source)["input_ids"], skip_special_tokens=True) == source
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not exported in this checkout")
 def test_nano_has_the_logits_transformers_computes() -> None:
     network = model_import(NANO)
     ids = (
@@ -90,7 +89,6 @@ def test_nano_has_the_logits_transformers_computes() -> None:
     assert (our_logits(network, id_BT) - their_logits(NANO, id_BT)).abs().max() < 1e-3
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not exported in this checkout")
 def test_nano_keeps_to_its_size_and_types() -> None:
     assert (NANO / "model.safetensors").stat().st_size <= BYTES_MAX
     with safe_open(NANO / "model.safetensors", framework="pt") as file:
