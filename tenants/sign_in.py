@@ -43,7 +43,7 @@ def user_authenticate(*, email: str, password: str, address: str) -> User:
     Raises ApiError 429 after too many attempts from there, else one and the same 401 for an unknown email,
     a wrong password and an account that is switched off, after the same work.
     """
-    email = email.strip().lower()
+    email = email.strip().lower().replace("\0", "")  # which the database cannot look up
     counters = _counters(email, address)
     _attempts_count(counters)
     user = User.objects.filter(email=email).first()

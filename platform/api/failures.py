@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -59,6 +59,10 @@ def _answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpRes
             refusal = ApiError(400, "The request is malformed.", code="malformed_request")
         case Http404():
             refusal = not_found("There is no such object.")
+        case DataError():  # a zero byte in a text, say
+            refusal = ApiError(
+                422, "A value in the request cannot be stored or looked up.", code="invalid_value"
+            )
         case OperationalError() | InterfaceError():
             _log.warning("database_away", error=type(raised).__name__)
             refusal = overloaded("The database does not answer now. Try again shortly.")

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec
 
 import structlog
 from django.contrib.auth.views import redirect_to_login
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -55,6 +55,8 @@ def _guarded(view: PageView[P], inside: PageView[P]) -> DjangoView[P]:
             return inside(visit, *args, **kwargs)
         except ApiError as error:
             return refusal_page(request, error)
+        except DataError:  # a zero byte in a text, say
+            return refusal_page(request, ApiError(422, "A value in the address or form cannot be looked up."))
         except (InterfaceError, OperationalError) as error:
             log.warning("database_away", error=type(error).__name__)
             return refusal_page(request, overloaded("The database does not answer now. Try again shortly."))

@@ -140,3 +140,14 @@ def test_every_operation_is_described_and_named_once() -> None:
     assert len(set(names)) == len(names)
     guarded = [operation for operation in operations if operation.get("security")]
     assert len(operations) - len(guarded) == 3  # sign-in and the two of a joining worker
+
+
+def test_a_zero_byte_is_refused_not_a_fault(world: World) -> None:
+    client = key_client(world.ours.secret)
+    for path in ("/api/receipts?cursor=%00", "/api/receipts/%00", "/api/keys?cursor=a%00"):
+        answer = client.get(path)
+        assert (answer.status_code, set(answer.json()["error"])) == (422, FIELDS), path
+    nobody = {"email": "a\0@example.com", "password": "guess"}
+    assert Client().post("/api/session", nobody, content_type=JSON).status_code == 401
+    far = client.get("/api/usage?to=0001-01-02")
+    assert (far.status_code, far.json()["error"]["param"]) == (422, "to")

@@ -118,3 +118,8 @@ def test_a_database_that_is_away_is_told_in_words(
     page = response.content.decode()
     assert "The database does not answer now" in page
     assert "10.0.0.1" not in page
+
+
+@pytest.mark.parametrize("path", ["/console/bill?before=%00", "/console/receipts/%00"])
+def test_a_zero_byte_is_refused_not_a_fault(owner_client: Client, path: str) -> None:
+    assert owner_client.get(path).status_code in (404, 422)

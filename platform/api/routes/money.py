@@ -21,6 +21,7 @@ from ledger.selectors import tenant_balance
 
 router = Router(tags=["money"], auth=AUTH)
 DAYS_MAX = 400
+_FIRST_DAY = date(2020, 1, 1)
 FirstDay = Annotated[date | None, Query(alias="from", description="A day in UTC, YYYY-MM-DD.")]
 LastDay = Annotated[date | None, Query(alias="to", description="A day in UTC, YYYY-MM-DD.")]
 RequiredKey = Annotated[
@@ -51,6 +52,8 @@ def usage_get(
 ) -> UsageReport:
     """Sums by day, model or partner; the last 30 days unless told otherwise."""
     last = end or clock.now().date()
+    if last < _FIRST_DAY:
+        raise ApiError(422, f"to must not be before {_FIRST_DAY}.", code="invalid_value", param="to")
     first = start or last - timedelta(days=29)
     if not timedelta(0) <= last - first <= timedelta(days=DAYS_MAX):
         raise ApiError(
