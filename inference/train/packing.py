@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 IGNORE = -100
+_WAITING_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,36 +69,38 @@ def pack_rows(documents: Iterable[Document], *, row_tokens: int, pad_id: int) ->
     A divisible document is cut where a row ends and goes on in the next one as a document of its own;
     others stay whole (cut only when longer than a row). So rows are full until divisible documents run out.
     """
-    queue = deque(documents)
-    waiting: deque[Document] = deque()
+    queue, waiting = deque(documents), deque[Document]()
     groups: list[list[Document]] = []
-    row: list[Document] = []
-    left = row_tokens
     while queue or waiting:
-        if not row and waiting:
-            document = waiting.popleft()
-        elif queue:
-            document = queue.popleft()
-        else:
-            document = Document((), divisible=True)  # nothing is left to fill this row with
-            left = 0
-        size = len(document.ids) if document.divisible else min(len(document.ids), row_tokens)
-        if size <= left:
+        row: list[Document] = []
+        left = row_tokens
+        while left > 1 and len(waiting) <= _WAITING_MAX:
+            document = _first_fitting(waiting, left) or (queue.popleft() if queue else None)
+            if document is None:
+                break
+            size = len(document.ids) if document.divisible else min(len(document.ids), row_tokens)
+            if size > left and not document.divisible:
+                waiting.append(document)
+                continue
+            if size > left:
+                rest = Document((document.ids[0], *document.ids[left:]), divisible=True)
+                queue.appendleft(rest)
+                document, size = Document(document.ids[:left]), left
             row.append(document)
             left -= size
-        elif document.divisible and left > 1:
-            row.append(Document(document.ids[:left]))
-            queue.appendleft(Document((document.ids[0], *document.ids[left:]), divisible=True))
-            left = 0
-        elif document.divisible:
-            queue.appendleft(document)
-            left = 0
-        else:
-            waiting.append(document)
-        if left <= 1:
-            groups.append(row)
-            row, left = [], row_tokens
-    return _fill([*groups, row] if row else groups, row_tokens, pad_id)
+        if not row:
+            row = [waiting.popleft()]
+        groups.append(row)
+    return _fill(groups, row_tokens, pad_id)
+
+
+def _first_fitting(waiting: deque[Document], left: int) -> Document | None:
+    """Take the document out of `waiting` that has waited longest among those that fit."""
+    for place, document in enumerate(waiting):
+        if len(document.ids) <= left:
+            del waiting[place]
+            return document
+    return None
 
 
 def _fill(groups: list[list[Document]], row_tokens: int, pad_id: int) -> Rows:
