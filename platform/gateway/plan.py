@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from billing.rating import charge_for
+from billing.rating import Price, charge_for
 from core.errors import ApiError, overloaded
 from gateway.bodies import (
     DEFAULT_CHAT_TOKENS,
@@ -70,7 +70,7 @@ def plan_make(plane: Plane, endpoint: Endpoint, body: bytes, *, request_id: str,
         decision=decision,
         decision_json=record,
         decision_digest=hashlib.sha256(record).hexdigest(),
-        amount_nano=_worst_case_nano(decision, bounds),
+        amount_nano=worst_case_nano(decision, bounds),
         context=_context(model, bounds, decision, record, endpoint=endpoint, now_ms=now_ms),
     )
 
@@ -115,16 +115,21 @@ def _bounds(ask: Ask, max_model_len: int) -> tuple[Bounds, bytes]:
     return Bounds(prompt_tokens_max=prompt, completion_tokens_max=completion), body
 
 
-def _worst_case_nano(decision: Decision, bounds: Bounds) -> int:
+def worst_case_nano(decision: Decision, bounds: Bounds) -> int:
+    """The most that the request can cost at any eligible worker, whatever share of its prompt is cached."""
     return max(
         charge_for(
             price=candidate.price,
             prompt_tokens=bounds.prompt_tokens_max,
-            cached_tokens=0,
+            cached_tokens=bounds.prompt_tokens_max if _caching_costs_more(candidate.price) else 0,
             completion_tokens=bounds.completion_tokens_max,
         ).charge_nano
         for candidate in decision.eligible
     )
+
+
+def _caching_costs_more(price: Price) -> bool:
+    return price.cached_input_nano_per_mtok > price.input_nano_per_mtok
 
 
 def _context(
