@@ -190,6 +190,13 @@ async def test_what_may_not_be_sent_is_explained(
     assert message in json.loads(text)["error"]["message"]
 
 
+async def test_a_form_that_is_no_text_is_explained(world: World) -> None:
+    client = await _client(world.owner)
+    raw = b'{"mode":"chat","model":"\xff"}'
+    answer = await client.post("/console/playground/stream", data=raw, content_type="application/json")
+    assert answer.status_code == 400
+
+
 async def test_strangers_are_told_that_the_session_ended(world: World) -> None:
     status, text = await _send(AsyncClient(), CHAT)
     assert status == 401

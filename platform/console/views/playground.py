@@ -53,7 +53,7 @@ async def playground_stream(request: HttpRequest) -> HttpResponseBase:
     try:
         ask = ask_parse(request.body)
         secret = await sync_to_async(_secret)(request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _refusal(ApiError(400, f"The form cannot be read: {error}."))
     except ApiError as error:
         return _refusal(error)
