@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-import os
 import signal
 import sys
 from types import FrameType
 
 import uvicorn
 
-_PR_SET_PDEATHSIG = 1
+from core.process import die_with_parent
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,8 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--drain-seconds", type=int, default=30, help="how long streams may go on after SIGTERM"
     )
     options = parser.parse_args(arguments)
-    if os.environ.get("TOKENWORKS_PARENT_DEATH_SIGNAL") == "1":
-        die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGTERM, _leave)
     uvicorn.run(
         "gateway.app:app",
@@ -47,17 +44,3 @@ def main(arguments: list[str] | None = None) -> None:
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     """What uvicorn falls back to after its clean shutdown: a status of 0."""
     sys.exit(0)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process with its parent (Linux; elsewhere the supervisor does it)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -56,24 +56,27 @@ def shared_environment(layout: Layout, redis_url: str) -> dict[str, str]:
     }
 
 
-def _uvicorn(application: str, port: int) -> list[str]:
+def control_arguments(port: int) -> list[str]:
+    """No proxy stands before it here: a client's word on who it is (X-Forwarded-For) counts nothing."""
     return [
-        "-m", "uvicorn", application, "--host", LOOPBACK, "--port", str(port), "--no-access-log",
-        "--no-server-header", "--log-level", "warning", "--timeout-graceful-shutdown", "20",
+        "-m", "uvicorn", "config.asgi:application", "--host", LOOPBACK, "--port", str(port),
+        "--no-proxy-headers", "--no-access-log", "--no-server-header", "--log-level", "warning",
+        "--timeout-graceful-shutdown", "20",
     ]  # fmt: skip
 
 
 def _control(layout: Layout, env: dict[str, str]) -> Program:
     port = layout.ports["control"]
-    arguments = _uvicorn("config.asgi:application", port)
-    return python_program("control", arguments, port=port, stage=_STAGE_CONTROL, env=env, cwd=ROOT)
+    return python_program(
+        "control", control_arguments(port), port=port, stage=_STAGE_CONTROL, env=env, cwd=ROOT
+    )
 
 
 def _gateway(layout: Layout, env: dict[str, str]) -> Program:
     port = layout.ports["gateway"]
     return python_program(
         "gateway",
-        _uvicorn("gateway.app:app", port),
+        ["-m", "gateway.run", "--host", LOOPBACK, "--port", str(port), "--drain-seconds", "20"],
         port=port,
         stage=_STAGE_GATEWAY,
         env=env,
