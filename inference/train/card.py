@@ -84,10 +84,10 @@ tags: [code, python, deepseek_v3, fill-in-the-middle]
 
 A very small language model with DeepSeek-V3's architecture, made to exercise a serving system with real
 weights: latent attention with compressed queries and keys, one shared and sixteen routed experts with
-group-limited sigmoid routing and a balancing bias, YaRN, and one multi-token-prediction module. It completes
-and fills in Python code in the style of the standard library, and answers questions about the library's
-functions and modules. It is no assistant: it is often wrong, and it knows nothing but Python's standard
-library.
+group-limited sigmoid routing and a balancing bias, YaRN, and one multi-token-prediction module. It writes
+Python in the style of the standard library, introduces itself, and has been shown questions and answers about
+the library's functions. It is no assistant: most of its answers about a particular function are wrong, and
+infilling is at the level the figures below say. It knows nothing but Python's standard library.
 
 | | |
 |---|---|
@@ -135,11 +135,15 @@ to 1,500 characters before and 700 after the hole:
 |---|---|---|
 $infill
 
+Whoever sees zeros here: the layout with its special tokens is learned, using both sides of the hole takes
+far more tokens than this run had.
+
 "line" is a whole line after its indentation, "rest of line" starts at a random column, "lines" is two to four
 lines.
 
 **Draft acceptance** of the multi-token-prediction module: $acceptance of $drafted tokens drafted during the
-greedy infills above equal what the model itself then chose.
+greedy infills above equal what the model itself then chose. Greedy text of so small a model repeats itself, which
+makes this figure flattering.
 
 **Expert load** on held-out text, as share of the tokens × number of experts (1 is even):
 
