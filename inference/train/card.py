@@ -135,15 +135,15 @@ to 1,500 characters before and 700 after the hole:
 |---|---|---|
 $infill
 
-Whoever sees zeros here: the layout with its special tokens is learned, using both sides of the hole takes
+Where this shows zeros: the layout with its special tokens is learned, using both sides of the hole takes
 far more tokens than this run had.
 
 "line" is a whole line after its indentation, "rest of line" starts at a random column, "lines" is two to four
 lines.
 
 **Draft acceptance** of the multi-token-prediction module: $acceptance of $drafted tokens drafted during the
-greedy infills above equal what the model itself then chose. Greedy text of so small a model repeats itself, which
-makes this figure flattering.
+greedy infills above equal what the model itself then chose. Greedy text of so small a model
+repeats itself, which makes this figure flattering.
 
 **Expert load** on held-out text, as share of the tokens × number of experts (1 is even):
 
