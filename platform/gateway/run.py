@@ -44,3 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     """What uvicorn falls back to after its clean shutdown: a status of 0."""
     sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

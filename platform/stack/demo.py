@@ -12,7 +12,7 @@ from openai import DefaultHttpxClient, OpenAI
 
 from stack.served import Billed, Served
 
-QUESTION = "What does textwrap.dedent do?"
+QUESTION = "Who are you?"
 MAX_TOKENS = 96
 _POSTED_WITHIN_S = 20.0
 _REQUEST_TIMEOUT_S = 60.0
