@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,10 +87,19 @@ def test_a_running_stack_and_an_unclean_end_are_told_apart(root: Path) -> None:
         ]
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(var)]) as left:
         (var / "up.json").write_text(json.dumps({"pids": {"worker": left.pid}}))
+        wait_for_arguments(left.pid)
         texts = [text for _level, text in said(doctor.check_state(root, {}))]
         left.kill()
     assert f"process {left.pid} of an earlier run" in texts[0]
     assert "did not end cleanly" in texts[1]
+
+
+def wait_for_arguments(pid: int) -> None:
+    """The kernel shows a new process before its arguments."""
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_it_runs_without_the_project_installed() -> None:
