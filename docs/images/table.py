@@ -86,8 +86,11 @@ def main() -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines:
         shown = re.sub(r"(tw-sk-[0-9a-f]{6})[0-9a-f]+", r"\1…", line)
-        console.print(Text.from_ansi(shown), soft_wrap=True)
-    console.save_svg(str(HERE / "up.svg"), title="make up")
+        console.print(Text.from_ansi(shown))
+    svg = re.sub(r"@font-face {.*?}\s*", "", console.export_svg(title="make up"), flags=re.DOTALL)
+    (HERE / "up.svg").write_text(
+        svg.replace("Fira Code, monospace", "monospace")
+    )  # fonts of the reader's own
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ QUESTIONS = (
     "What does pathlib.Path.glob return?",
     "When is a set faster than a list?",
 )
-PLAYED = "What does os.path.join do?"
+PLAYED = "Who are you?"
 
 
 def requests_make(stack: Stack) -> None:

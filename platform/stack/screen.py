@@ -75,10 +75,21 @@ class LiveScreen(Screen):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._usage = UsageMeter()
-        self._lock = threading.Lock()
+        # rich may lose or double a frame when two threads write at once: one at a time
+        self._lock = threading.RLock()
         self._answer = ""
         self._drawn_s = 0.0
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+
+    def step(self, text: str) -> None:
+        """A line that stays, above the table."""
+        with self._lock:
+            super().step(text)
+
+    def show(self, *parts: RenderableType) -> None:
+        """Something that stays, above the table."""
+        with self._lock:
+            super().show(*parts)
 
     def answer_add(self, delta: str) -> None:
         """Grow the answer above the table."""
@@ -89,7 +100,7 @@ class LiveScreen(Screen):
         """Let the answer stay, above the table."""
         with self._lock:
             answer, self._answer = self._answer, ""
-        self.console.print(Text(answer), soft_wrap=True)
+            self.console.print(Text(answer), soft_wrap=True)
 
     def refresh(self, rows: Sequence[Row]) -> None:
         """Redraw a few times a second."""
@@ -100,7 +111,7 @@ class LiveScreen(Screen):
         table = self._table(rows)
         with self._lock:
             answer = self._answer
-        self._live.update(Group(Text(answer), table) if answer else table, refresh=True)
+            self._live.update(Group(Text(answer), table) if answer else table, refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()
