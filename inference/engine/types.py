@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "expired", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the text must look like: a JSON schema, a regular expression or llguidance's Lark dialect."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +21,11 @@ class SamplingParams:
     """How to continue a prompt.
 
     `temperature` 0 is greedy. `seed` makes the draw repeatable whatever else is in the batch; None draws one.
-    Text that contains a `stop` string ends before it.
+    `top_k` 0 and `min_p` 0 keep every token. Penalties count the completion's tokens (repetition: the
+    prompt's too) and are applied to the raw logits, as is `logit_bias`, pairs of token id and what is added.
+    Text that contains a `stop` string ends before it. `logprobs` asks for the chosen token's log probability
+    and that many of the best; `prompt_logprobs` for the same of every prompt token. They are those of the
+    model, before temperature and cuts.
     """
 
     max_tokens: int
@@ -21,15 +33,46 @@ class SamplingParams:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: Grammar | None = None
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt to continue; `request_id` must be unique among the requests in flight."""
+    """One prompt to continue; `request_id` must be unique among the requests in flight.
+
+    Cached prefixes are shared only among requests of equal `salt`, `adapter` and `routing` (a fixed-routing
+    profile's id). Lower `priority` goes first; a request that has not begun after `deadline_s` seconds ends
+    with "expired". `embed` asks for the last hidden state of the prompt's last token instead of a
+    continuation.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
+    salt: str = ""
+    adapter: str | None = None
+    routing: str | None = None
+    priority: int = 0
+    deadline_s: float | None = None
+    embed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural log probability of a token, and the best tokens of its place with theirs, best first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +92,10 @@ class TokenEvent:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    embedding: tuple[float, ...] | None = None
+    routing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
