@@ -1,0 +1,192 @@
+"""Reading an adapter folder as PEFT writes it: `adapter_config.json` and `adapter_model.safetensors`.
+
+A tensor that matches nothing, a lone factor or a setting that would change the result is an error: an
+adapter that is half applied serves answers nobody trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from inference.adapters.targets import refusal
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
+_FLOATS = {"F32", "F16", "BF16"}
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none", None),
+    "use_dora": (False, None),
+    "fan_in_fan_out": (False, None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+}
+_SHOWN = 6
+
+
+class AdapterError(ValueError):
+    """The folder is not a LoRA adapter of this model; the message names everything that does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """One module's change of weights: `x ↦ (x Aᵀ) B`, the scale being part of `b_RO`."""
+
+    a_RI: torch.Tensor
+    b_RO: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter in memory. `digest` is the SHA-256 of its two files and names its cached prefixes."""
+
+    digest: str
+    modules: Mapping[str, LowRank]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    rank: int
+    alpha: float
+    root: bool
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+
+    def scale(self, module: str, rank: int) -> float:
+        """alpha / r, or alpha / √r of rank-stabilised LoRA (arXiv:2312.03732)."""
+        alpha = _by_pattern(self.alpha_pattern, module, self.alpha)
+        return float(alpha / math.sqrt(rank) if self.root else alpha / rank)
+
+
+def adapter_read(
+    folder: Path, *, modules: Mapping[str, tuple[int, int]], rank_max: int, dtype: torch.dtype
+) -> Adapter:
+    """The adapter in `folder` for a model whose adaptable `modules` have these (outputs, inputs).
+
+    Raises `AdapterError`; nothing larger than the file is allocated.
+    """
+    settings = _settings(folder / CONFIG)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
+            keys = _keys(folder, file, modules, settings, rank_max)
+            changes = {
+                module: LowRank(
+                    file.get_tensor(a).to(dtype).contiguous(),
+                    (file.get_tensor(b).double().t() * settings.scale(module, rank)).to(dtype).contiguous(),
+                )
+                for module, (a, b, rank) in keys.items()
+            }
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from error
+    _check_finite(folder, changes)
+    return Adapter(_digest(folder), changes)
+
+
+def _settings(file: Path) -> _Settings:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("peft_type") != "LORA":
+        raise AdapterError(f"{file}: peft_type: expected 'LORA'")
+    for name, allowed in _NEUTRAL.items():
+        if data.get(name) not in allowed:
+            raise AdapterError(f"{file}: {name}: only {allowed[0]!r} can be served, found {data[name]!r}")
+    rank, alpha = data.get("r"), data.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise AdapterError(f"{file}: r: expected an integer of at least 1, found {rank!r}")
+    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+        raise AdapterError(f"{file}: lora_alpha: expected a number, found {alpha!r}")
+    return _Settings(
+        rank=rank,
+        alpha=alpha,
+        root=bool(data.get("use_rslora")),
+        rank_pattern=_pattern(file, data, "rank_pattern"),
+        alpha_pattern=_pattern(file, data, "alpha_pattern"),
+    )
+
+
+def _pattern(file: Path, data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name) or {}
+    numbers = isinstance(value, dict) and all(type(v) in (int, float) and v > 0 for v in value.values())
+    if not numbers:
+        raise AdapterError(f"{file}: {name}: expected an object of module names to positive numbers")
+    return dict(value)
+
+
+def _by_pattern(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
+    """PEFT's rule: the first key that is the module's name or ends it at a dot."""
+    return next((v for key, v in pattern.items() if f".{module}".endswith(f".{key.lstrip('.^')}")), default)
+
+
+def _keys(
+    folder: Path,
+    file: Any,
+    modules: Mapping[str, tuple[int, int]],
+    settings: _Settings,
+    rank_max: int,
+) -> dict[str, tuple[str, str, int]]:
+    """Names of both factors and the rank of each adapted module; all faults in one error."""
+    found: dict[str, dict[str, str]] = {}
+    faults: list[str] = []
+    for key in file.keys():  # noqa: SIM118 -- an open file, not a mapping
+        match = _KEY.match(key)
+        if match is None:
+            faults.append(f"{key} is no LoRA factor")
+        elif match["module"] not in modules:
+            faults.append(refusal(match["module"]))
+        else:
+            found.setdefault(match["module"], {})[match["factor"]] = key
+    keys: dict[str, tuple[str, str, int]] = {}
+    for module, factors in found.items():
+        if set(factors) != {"A", "B"}:
+            faults.append(f"{module} has one factor only: {', '.join(factors.values())}")
+            continue
+        rank = int(_by_pattern(settings.rank_pattern, module, settings.rank))
+        outputs, inputs = modules[module]
+        faults += _misshapen(file, factors["A"], (rank, inputs)) + _misshapen(
+            file, factors["B"], (outputs, rank)
+        )
+        if rank > rank_max:
+            faults.append(f"{module} has rank {rank}; at most {rank_max} is served")
+        keys[module] = factors["A"], factors["B"], rank
+    if not found and not faults:
+        faults.append("it has no tensors")
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise AdapterError(f"{folder}: not an adapter of this model: {'; '.join(faults[:_SHOWN])}{more}")
+    return keys
+
+
+def _misshapen(file: Any, key: str, expected: tuple[int, int]) -> list[str]:
+    header = file.get_slice(key)
+    shape, dtype = tuple(header.get_shape()), header.get_dtype()
+    if dtype not in _FLOATS:
+        return [f"{key} has the unsupported type {dtype}"]
+    return [] if shape == expected else [f"{key} has shape {shape}, expected {expected}"]
+
+
+def _check_finite(folder: Path, changes: Mapping[str, LowRank]) -> None:
+    for module, change in changes.items():
+        if not (change.a_RI.isfinite().all() and change.b_RO.isfinite().all()):
+            raise AdapterError(f"{folder}: {module} has numbers that are not finite")
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
