@@ -29,7 +29,7 @@ class Runner:
         groups = pack_rows(step.rows)
         model = self._model
         batch = assemble(groups, page_size=self._page_size, turn_XR=model.turn_XR, dtype=model.dtype)
-        logits_SV = model.forward(batch, self._cache)
+        logits_SV, _ = model.forward(batch, self._cache)
         drawing = [row for group in groups for row in group if row.draw is not None]
         tokens = choose_tokens(logits_SV, [row.draw for row in drawing if row.draw is not None])
         results = {

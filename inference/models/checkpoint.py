@@ -49,12 +49,12 @@ class Checkpoint:
         self._stack.close()
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
-        """Compare with the `expected` shapes; names that start with one of `ignored` may be there or not.
+        """Compare with the `expected` shapes; others that start with one of `ignored` are let be.
 
         Raises one `CheckpointError` that names everything missing, unexpected, misshapen or of a strange
         type.
         """
-        present = {name for name in self._home if not name.startswith(ignored)}
+        present = {name for name in self._home if name in expected or not name.startswith(ignored)}
         faults: dict[str, list[str]] = {
             "missing": sorted(expected.keys() - present),
             "unexpected": sorted(present - expected.keys()),

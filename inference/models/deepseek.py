@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from inference.layers.attention import AttentionShape, LatentAttention
+from inference.layers.attention import AttentionShape
 from inference.layers.batch import FlatBatch
-from inference.layers.mlp import GatedMlp
-from inference.layers.moe import MoeMlp
 from inference.models.config import ModelConfig
+from inference.models.decoder import DecoderLayer
+from inference.models.interface import Forward
+from inference.models.mtp import MtpModule
 from moe_ops.rms_norm import rms_norm
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderLayer:
-    """Attention and MLP with the norms before them."""
-
-    attention_norm: torch.Tensor
-    attention: LatentAttention
-    mlp_norm: torch.Tensor
-    mlp: GatedMlp | MoeMlp
 
 
 class DeepseekModel:
@@ -36,29 +25,32 @@ class DeepseekModel:
         embedding: torch.Tensor,
         layers: tuple[DecoderLayer, ...],
         norm: torch.Tensor,
-        head: torch.Tensor,
+        head_DV: torch.Tensor,
+        mtp: MtpModule | None = None,
     ) -> None:
         self.config = config
         self.dtype = embedding.dtype
         self.turn_XR = turn_XR
+        self.mtp = mtp
         self._shape = shape
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
-        self._head_DV = head.t().contiguous()
+        self._head_DV = head_DV
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
-        """A zeroed cache of shape (layers, pages, positions in a page, latent + rotary width)."""
-        return torch.zeros(len(self._layers), pages, page_size, self._shape.cached, dtype=self.dtype)
-
-    def forward(self, batch: FlatBatch, cache: torch.Tensor) -> torch.Tensor:
-        """Compute all tokens of `batch`, write their latents to `cache`, and return the logits (fp32) of
-        `last_S`.
+        """A zeroed cache of shape (layers, pages, positions in a page, latent + rotary width); the last layer
+        is the prediction module's where it is loaded.
         """
+        layers = len(self._layers) + (self.mtp is not None)
+        return torch.zeros(layers, pages, page_size, self._shape.cached, dtype=self.dtype)
+
+    def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
+        """Compute all tokens of `batch` and write their latents to `cache`."""
         eps = self.config.rms_norm_eps
         x_TD = self._embedding.index_select(0, batch.token_T)
-        for layer, cache_PZC in zip(self._layers, cache, strict=True):
-            layer.attention.add_to(x_TD, rms_norm(x_TD, layer.attention_norm, eps), cache_PZC, batch)
-            layer.mlp.add_to(x_TD, rms_norm(x_TD, layer.mlp_norm, eps))
-        last_SD = rms_norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return torch.mm(last_SD, self._head_DV).float()
+        for index, layer in enumerate(self._layers):
+            layer.add_to(x_TD, cache[index], batch, eps)
+        hidden_TD = rms_norm(x_TD, self._norm, eps)
+        logits_SV = torch.mm(hidden_TD.index_select(0, batch.last_S), self._head_DV).float()
+        return Forward(logits_SV, hidden_TD)

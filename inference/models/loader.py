@@ -12,17 +12,24 @@ from inference.layers.moe import MoeMlp
 from inference.layers.rope import RopeTable, softmax_scale
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
-from inference.models.deepseek import DecoderLayer, DeepseekModel
-from inference.models.names import expected_shapes, ignored_prefixes
+from inference.models.decoder import DecoderLayer
+from inference.models.deepseek import DeepseekModel
+from inference.models.mtp import MtpModule
+from inference.models.names import expected_shapes, ignored_prefixes, mtp_shapes
 from moe_ops.router import RouterSpec
 
 
-def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> DeepseekModel:
-    """Load the folder `path`. Raises `ConfigError` or `CheckpointError`, naming all that does not fit."""
+def load_model(path: Path, *, dtype: torch.dtype = torch.float32, mtp: bool = False) -> DeepseekModel:
+    """Load the folder `path`, with its first prediction module when `mtp` is wanted and there is one.
+
+    Raises `ConfigError` or `CheckpointError`, naming all that does not fit.
+    """
     config = ModelConfig.from_dir(path)
+    mtp = mtp and config.num_nextn_predict_layers > 0
+    expected = expected_shapes(config) | (mtp_shapes(config) if mtp else {})
     with torch.inference_mode(), Checkpoint(path) as checkpoint:
-        checkpoint.check(expected_shapes(config), ignored_prefixes(config))
-        return _Loader(config, checkpoint, dtype).model()
+        checkpoint.check(expected, ignored_prefixes(config))
+        return _Loader(config, checkpoint, dtype).model(mtp=mtp)
 
 
 class _Loader:
@@ -42,10 +49,12 @@ class _Loader:
         )
         self._router = router_spec(config)
 
-    def model(self) -> DeepseekModel:
+    def model(self, *, mtp: bool) -> DeepseekModel:
         config = self._config
         rope = RopeTable.build(config)
         embedding = self._weight("model.embed_tokens")
+        head = embedding if config.tie_word_embeddings else self._weight("lm_head")
+        head_DV = head.t().contiguous()
         return DeepseekModel(
             config=config,
             shape=self._shape,
@@ -53,7 +62,21 @@ class _Loader:
             embedding=embedding,
             layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
             norm=self._weight("model.norm"),
-            head=embedding if config.tie_word_embeddings else self._weight("lm_head"),
+            head_DV=head_DV,
+            mtp=self._mtp(embedding, head_DV) if mtp else None,
+        )
+
+    def _mtp(self, embedding: torch.Tensor, head_DV: torch.Tensor) -> MtpModule:
+        prefix = f"model.layers.{self._config.num_hidden_layers}"
+        return MtpModule(
+            embedding=embedding,
+            embedding_norm=self._weight(f"{prefix}.enorm"),
+            state_norm=self._weight(f"{prefix}.hnorm"),
+            joint=self._weight(f"{prefix}.eh_proj"),
+            layer=self._layer(self._config.num_hidden_layers),
+            norm=self._weight(f"{prefix}.shared_head.norm"),
+            head_DV=head_DV,
+            eps=self._config.rms_norm_eps,
         )
 
     def _layer(self, index: int) -> DecoderLayer:

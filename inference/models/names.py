@@ -17,15 +17,20 @@ def expected_shapes(config: ModelConfig) -> Shapes:
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}"
-        shapes[f"{prefix}.input_layernorm.weight"] = (hidden,)
-        shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
-        shapes |= _attention_shapes(config, f"{prefix}.self_attn")
-        if config.is_moe_layer(layer):
-            shapes |= _moe_shapes(config, f"{prefix}.mlp")
-        else:
-            shapes |= _mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp")
+        shapes |= _layer_shapes(config, layer)
     return shapes
+
+
+def mtp_shapes(config: ModelConfig) -> Shapes:
+    """The first prediction module, the layer after the last, without its copies of embedding and head."""
+    hidden, layer = config.hidden_size, config.num_hidden_layers
+    prefix = f"model.layers.{layer}"
+    return _layer_shapes(config, layer) | {
+        f"{prefix}.enorm.weight": (hidden,),
+        f"{prefix}.hnorm.weight": (hidden,),
+        f"{prefix}.eh_proj.weight": (hidden, 2 * hidden),
+        f"{prefix}.shared_head.norm.weight": (hidden,),
+    }
 
 
 def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
@@ -39,6 +44,18 @@ def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
     if config.tie_word_embeddings:
         ignored.append("lm_head.weight")
     return tuple(ignored)
+
+
+def _layer_shapes(config: ModelConfig, layer: int) -> Shapes:
+    hidden, prefix = config.hidden_size, f"model.layers.{layer}"
+    shapes: Shapes = {
+        f"{prefix}.input_layernorm.weight": (hidden,),
+        f"{prefix}.post_attention_layernorm.weight": (hidden,),
+    }
+    shapes |= _attention_shapes(config, f"{prefix}.self_attn")
+    if config.is_moe_layer(layer):
+        return shapes | _moe_shapes(config, f"{prefix}.mlp")
+    return shapes | _mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp")
 
 
 def _attention_shapes(config: ModelConfig, prefix: str) -> Shapes:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from inference.models.config import ModelConfig
-from inference.models.names import Shapes, expected_shapes
+from inference.models.names import Shapes, expected_shapes, mtp_shapes
 
 _SPECIAL = (
     "<｜begin▁of▁sentence｜>",
@@ -97,7 +97,10 @@ def random_checkpoint_write(
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(dict(config), indent=2), encoding="utf-8")
-    shapes = expected_shapes(ModelConfig.from_dict(config))
+    architecture = ModelConfig.from_dict(config)
+    shapes = expected_shapes(architecture)
+    if architecture.num_nextn_predict_layers:
+        shapes |= mtp_shapes(architecture)
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
     for shard in range(shards):

@@ -68,7 +68,7 @@ def _logits_of(
             done[index] = end
         batch = assemble([rows], page_size=PAGE_SIZE, turn_XR=model.turn_XR, dtype=model.dtype)
         batch = dataclasses.replace(batch, last_S=torch.arange(len(batch.token_T)))
-        parts = torch.split(model.forward(batch, cache), [len(row.tokens) for row in rows])
+        parts = torch.split(model.forward(batch, cache).logits_SV, [len(row.tokens) for row in rows])
         for index, part in zip(active, parts, strict=True):
             found[index].append(part)
     assert done == [len(prompt) for prompt in prompts]
