@@ -1,0 +1,45 @@
+// One parallel region per call of an operation, on torch's own threads.
+#pragma once
+
+#include <omp.h>
+
+#include <atomic>
+
+namespace tokenworks {
+
+int thread_count();  // torch.get_num_threads(); 1 inside a region
+
+// Runs body(thread, threads) on each of up to `wanted` threads and waits for all.
+template <class Body>
+void parallel(int wanted, const Body& body) {
+  const int threads = wanted < thread_count() ? wanted : thread_count();
+  if (threads <= 1) {
+    body(0, 1);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+// All threads of the region meet here. Outside of a region it does nothing.
+inline void barrier() {
+#pragma omp barrier
+}
+
+// Numbers 0, 1, … count - 1, each given to one thread only.
+class Queue {
+ public:
+  explicit Queue(int count) : count_(count) {}
+
+  // The next number, or -1 when all are taken.
+  int take() {
+    const int next = next_.fetch_add(1, std::memory_order_relaxed);
+    return next < count_ ? next : -1;
+  }
+
+ private:
+  std::atomic<int> next_{0};
+  const int count_;
+};
+
+}  // namespace tokenworks

@@ -1,0 +1,52 @@
+"""Where the compiled library lies, and the name that only a library of these very sources has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent / "csrc"
+COMMON_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fopenmp",
+    "-ffp-contract=off",  # results must not depend on how a compiler fuses
+    "-fno-math-errno",
+    "-Wall",
+    "-Wextra",
+)
+_AVX512 = ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+ISA_FLAGS = {
+    "_avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "_avx512": _AVX512,
+    "_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
+}
+
+
+def built_library() -> Path | None:
+    """The library of exactly these sources, if it has been compiled."""
+    return next((path for folder in folders() if (path := folder / library_name()).exists()), None)
+
+
+@cache
+def library_name() -> str:
+    """Carries a digest of the sources, the flags, torch's version and the processor family."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    flags = (COMMON_FLAGS, sorted(ISA_FLAGS.items()))
+    digest.update(repr((flags, torch.__version__, platform.machine())).encode())
+    return f"tokenworks-{digest.hexdigest()[:20]}.so"
+
+
+def folders() -> tuple[Path, Path]:
+    """Where a library may lie: beside the sources, or in the user's cache where those are read-only."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(__file__).parent / "_build", Path(base) / "tokenworks" / "native"
