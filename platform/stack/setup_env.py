@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MINIMUM = (3, 11)
+_NATIVE = Path("kernels", "moe_ops", "native")
 _CANDIDATES = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python")
 _PROBE = (
     "import sys, importlib.util as u; print(*sys.version_info[:2],"
@@ -139,25 +140,51 @@ def packages_install(root: Path, python: Path, *, dev: bool) -> None:
         )
 
 
+def kernels_digest(root: Path) -> str:
+    """Changes whenever the engine's C++ kernels, what compiles them or the environment change."""
+    digest = hashlib.sha256(environment_digest(root).encode())
+    for path in sorted([*(root / _NATIVE).glob("*.py"), *(root / _NATIVE).glob("csrc/*")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def kernels_ensure(root: Path, progress: Progress) -> None:
+    """Compile the CPU kernels when they changed. Without a compiler the engine runs on torch, slower."""
+    stamp = root / ".venv" / "tokenworks-kernels"
+    digest = kernels_digest(root)
+    built = any((root / _NATIVE / "_build").glob("*.so"))
+    if built and stamp.exists() and stamp.read_text() == digest:
+        return
+    python = str(root / ".venv" / "bin" / "python")
+    if subprocess.run([python, "-m", "moe_ops.native.build"], cwd=root, check=False).returncode == 0:
+        stamp.write_text(digest)
+    else:
+        progress.say("the CPU kernels could not be compiled: the engine will run on torch alone, slower")
+
+
 def environment_ensure(root: Path, *, dev: bool) -> None:
     """Bring ``.venv`` up to date; one run at a time, others wait."""
-    if is_current(root, dev=dev):
-        return
     progress = Progress()
     with (root / "pyproject.toml").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_current(root, dev=dev):
-            return
-        stamp_path(root).unlink(missing_ok=True)
-        python = venv_ensure(root, progress)
-        what = "run-time and development" if dev else "run-time"
-        progress.say(f"installing the pinned {what} dependencies (the first time this downloads for minutes)")
-        packages_install(root, python, dev=dev)
-        stamp = {"digest": environment_digest(root), "root": str(root), "dev": dev}
-        partial = stamp_path(root).with_suffix(".partial")
-        partial.write_text(json.dumps(stamp))
-        partial.replace(stamp_path(root))
-        progress.say("environment ready")
+        packages_ensure(root, progress, dev=dev)
+        kernels_ensure(root, progress)
+
+
+def packages_ensure(root: Path, progress: Progress, *, dev: bool) -> None:
+    """Install what is declared unless it is there already."""
+    if is_current(root, dev=dev):
+        return
+    stamp_path(root).unlink(missing_ok=True)
+    python = venv_ensure(root, progress)
+    what = "run-time and development" if dev else "run-time"
+    progress.say(f"installing the pinned {what} dependencies (the first time this downloads for minutes)")
+    packages_install(root, python, dev=dev)
+    stamp = {"digest": environment_digest(root), "root": str(root), "dev": dev}
+    partial = stamp_path(root).with_suffix(".partial")
+    partial.write_text(json.dumps(stamp))
+    partial.replace(stamp_path(root))
+    progress.say("environment ready")
 
 
 def main(argv: list[str]) -> int:

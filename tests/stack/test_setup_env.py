@@ -88,6 +88,47 @@ def test_an_interrupted_installation_leaves_no_stamp_and_is_finished_by_the_next
     assert "installing the pinned run-time and development dependencies" in capfd.readouterr().out
 
 
+@pytest.fixture
+def kernels(root: Path) -> Path:
+    """The project's folder of C++ sources, and a Python that "compiles" them and counts how often."""
+    folder = root / "kernels" / "moe_ops" / "native"
+    (folder / "csrc").mkdir(parents=True)
+    (folder / "csrc" / "product.cpp").write_text("// one\n")
+    python = root / ".venv" / "bin" / "python"
+    python.unlink()
+    python.write_text(
+        f"#!/bin/sh\necho x >> '{root}/runs'\nmkdir -p '{folder}/_build'\n: > '{folder}/_build/k.so'\n"
+    )
+    python.chmod(0o755)
+    return folder
+
+
+def runs(root: Path) -> int:
+    file = root / "runs"
+    return len(file.read_text().split()) if file.exists() else 0
+
+
+def test_kernels_are_compiled_once_and_again_when_a_source_changes(root: Path, kernels: Path) -> None:
+    for _ in range(2):
+        setup_env.environment_ensure(root, dev=False)
+    assert runs(root) == 1
+    (kernels / "csrc" / "product.cpp").write_text("// two\n")
+    setup_env.environment_ensure(root, dev=False)
+    assert runs(root) == 2
+    (kernels / "_build" / "k.so").unlink()
+    setup_env.environment_ensure(root, dev=False)
+    assert runs(root) == 3
+
+
+def test_a_machine_without_a_compiler_is_told_and_served(
+    root: Path, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    setup_env.environment_ensure(root, dev=False)
+    assert "the engine will run on torch alone" in capfd.readouterr().out
+    assert kernels.exists()
+
+
 def test_unsuitable_interpreters_are_explained(tmp_path: Path) -> None:
     assert setup_env.interpreter_problem(sys.executable) is None
     old = setup_env.interpreter_problem(fake_python(tmp_path, "3 9"))
