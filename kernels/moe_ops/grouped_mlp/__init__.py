@@ -1,5 +1,24 @@
-"""Gated MLPs of the chosen experts, weighted and added to a residual."""
+"""Gated MLPs of the chosen experts, weighted and added to a residual.
+
+`packed_mlp_` takes packed experts, `grouped_mlp_` plain tensors of torch.
+"""
 
 from moe_ops.grouped_mlp.cpu import grouped_mlp_
+from moe_ops.grouped_mlp.packed import packed_mlp_torch_ as packed_mlp_
+from moe_ops.grouped_mlp.packing import (
+    PackedExperts,
+    pack_experts,
+    split_mlp,
+    stack_experts,
+    unpack_experts,
+)
 
-__all__ = ["grouped_mlp_"]
+__all__ = [
+    "PackedExperts",
+    "grouped_mlp_",
+    "pack_experts",
+    "packed_mlp_",
+    "split_mlp",
+    "stack_experts",
+    "unpack_experts",
+]

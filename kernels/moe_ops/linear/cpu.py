@@ -1,0 +1,29 @@
+"""Plain torch: the weights are unpacked at first use and kept beside the packed ones."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+
+from moe_ops.linear.packing import PackedMatrix, unpack_matrix
+
+_UNPACKED: WeakKeyDictionary[PackedMatrix, torch.Tensor] = WeakKeyDictionary()
+
+
+def linear(
+    x_TI: torch.Tensor, w: PackedMatrix, *, out: torch.Tensor | None = None, add: bool = False
+) -> torch.Tensor:
+    """As the reference, with fp32 activations; the result goes, or is added, to `out`."""
+    weight_IO = unpacked(w).t()
+    if out is None:
+        return x_TI @ weight_IO
+    return out.addmm_(x_TI, weight_IO) if add else torch.mm(x_TI, weight_IO, out=out)
+
+
+def unpacked(w: PackedMatrix) -> torch.Tensor:
+    """`unpack_matrix(w)`, made once for as long as `w` lives."""
+    weight_OI = _UNPACKED.get(w)
+    if weight_OI is None:
+        weight_OI = _UNPACKED[w] = unpack_matrix(w)
+    return weight_OI

@@ -1,0 +1,26 @@
+"""The definition."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as fn
+
+from moe_ops.linear.packing import PackedMatrix, unpack_matrix
+
+ACTIVATION_GROUP = 128
+
+
+def linear(x_TI: torch.Tensor, w: PackedMatrix) -> torch.Tensor:
+    """`x · Wᵀ` in fp32 with the weights as rounded, and with the activations rounded where `w` says so."""
+    if w.format in ("int8", "int4") and w.activations == "int8":
+        x_TI = round_activations(x_TI)
+    return x_TI @ unpack_matrix(w).t()
+
+
+def round_activations(x_TI: torch.Tensor) -> torch.Tensor:
+    """`x` as int8 times a scale of each token and group of 128: the largest of a group becomes ±127."""
+    inputs = x_TI.shape[1]
+    group_TGX = fn.pad(x_TI, (0, -inputs % ACTIVATION_GROUP)).unflatten(1, (-1, ACTIVATION_GROUP))
+    largest_TG1 = group_TGX.abs().amax(2, keepdim=True)
+    code_TGX = (group_TGX * torch.where(largest_TG1 == 0, 0.0, 127 / largest_TG1)).round()
+    return (code_TGX * (largest_TG1 / 127)).flatten(1)[:, :inputs]
