@@ -100,7 +100,9 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot after the latest step. `generated_tokens` and `steps` count since the start."""
+    """A snapshot after the latest step. `generated_tokens` and `steps` count since the start, as do the
+    seconds of the loop: waiting for commands and obeying them, in steps, and handing on what they brought.
+    """
 
     running: int
     queued: int
@@ -109,6 +111,9 @@ class EngineStats:
     generated_tokens: int
     steps: int
     max_running: int
+    waiting_s: float = 0.0
+    stepping_s: float = 0.0
+    publishing_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
