@@ -22,8 +22,7 @@ def assemble(
     last, end = [], 0
     for row in rows:
         end += len(row.tokens)
-        if row.draw is not None:
-            last.append(end - 1)
+        last += range(end - len(row.draws), end)
     attention: list[AttentionGroup] = []
     first = 0
     for group in groups:
@@ -67,6 +66,6 @@ def _attention_group(rows: Items[Row], first: int, page_size: int, dtype: torch.
     return AttentionGroup(first, count, new, pages_BP, mask_BNS, token_BN, place_T)
 
 
-def _padded(pages: tuple[int, ...], columns: int) -> list[int]:
+def _padded(pages: Items[int], columns: int) -> list[int]:
     """`columns` page numbers; what is beyond the row's own is masked, so page 0 will do."""
     return [*pages[:columns], *([0] * (columns - len(pages)))]

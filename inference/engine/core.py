@@ -53,7 +53,7 @@ class Engine:
         """End every request now, each with a last event, and start from an empty schedule."""
         self._scheduler = Scheduler(self._config, self._eos_ids)
         sequences = [sequence for sequence, _ in self._requests.values()]
-        return [self._event(Progress(sequence, None, reason)) for sequence in sequences]
+        return [self._event(Progress(sequence, (), reason)) for sequence in sequences]
 
     def step(self) -> list[TokenEvent]:
         """Compute one batch. Failures of single requests become their last events."""
@@ -76,7 +76,7 @@ class Engine:
 
     def _run(self, step: Step) -> list[RowResult]:
         """Run the batch; when that fails, run its rows alone, so that only the guilty ones fail."""
-        if not step:
+        if not step.rows:
             return []
         try:
             results = self._runner.run(step)
@@ -98,11 +98,11 @@ class Engine:
 
     def _event(self, progress: Progress) -> TokenEvent:
         """Advance a request's text; a stop string found in it ends the request."""
-        sequence, token, reason = progress.sequence, progress.token, progress.finish_reason
+        sequence, tokens, reason = progress
         request = sequence.request
         _, stream = self._requests[request.request_id]
         text, stopped = "", False
-        if token is not None:
+        for token in tokens:
             self._generated += 1
             if token not in self._eos_ids:
                 text, stopped = stream.push(token)
@@ -118,7 +118,7 @@ class Engine:
         return TokenEvent(
             request_id=request.request_id,
             text=text,
-            token_ids=() if token is None else (token,),
+            token_ids=tokens,
             finish_reason=reason,
             prompt_tokens=sequence.prompt_tokens,
             cached_tokens=0,

@@ -23,14 +23,14 @@ def pack_rows(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def _pieces(row: Row) -> Iterator[Row]:
-    """The row in runs of tokens, of which the last keeps the draw."""
+    """The row in runs of tokens, of which the last keeps the draws."""
     if len(row.tokens) <= _PIECE_TOKENS:
         yield row
         return
     for first in range(0, len(row.tokens), _PIECE_TOKENS):
         tokens = row.tokens[first : first + _PIECE_TOKENS]
-        draw = row.draw if first + len(tokens) == len(row.tokens) else None
-        yield Row(row.sequence, tokens, row.start + first, row.pages, draw)
+        draws = row.draws if first + len(tokens) == len(row.tokens) else ()
+        yield Row(row.sequence, tokens, row.start + first, row.pages, draws)
 
 
 def _packed(rows: list[Row]) -> list[list[Row]]:

@@ -58,11 +58,11 @@ class Scheduler:
                 self.finish(sequence, "error")
             else:
                 sequence.computed = row.end
-                if result.token is not None:
-                    sequence.tokens.append(result.token)
-                    self._finish_if_ended(sequence, result.token)
-            if result.token is not None or result.error is not None:
-                progress.append(Progress(sequence, result.token, sequence.finish_reason))
+                for token in result.tokens:
+                    sequence.tokens.append(token)
+                    self._finish_if_ended(sequence, token)
+            if result.tokens or result.error is not None:
+                progress.append(Progress(sequence, result.tokens, sequence.finish_reason))
         return progress
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -164,12 +164,12 @@ class Scheduler:
 
     def _row(self, sequence: Sequence, count: int) -> Row:
         start = sequence.computed
-        draw = None
+        draws: tuple[Draw, ...] = ()
         if start + count == len(sequence.tokens):
-            params = sequence.request.params
-            draw = Draw(params.temperature, params.top_p, sequence.seed, sequence.completion_tokens)
-        tokens = tuple(sequence.tokens[start : start + count])
-        return Row(sequence, tokens, start, tuple(sequence.pages), draw)
+            request, tokens = sequence.request, sequence.tokens
+            prompt_tokens = sequence.prompt_tokens
+            draws = (Draw(request.params, sequence.seed, len(tokens) - prompt_tokens, tokens, prompt_tokens),)
+        return Row(sequence, sequence.tokens[start : start + count], start, tuple(sequence.pages), draws)
 
     def _pages_for(self, tokens: int) -> int:
         return -(-tokens // self._config.page_size)

@@ -1,37 +1,48 @@
-"""What the scheduler asks of the runner for one step, and what it gets back."""
+"""What the scheduler asks of the runner for one step, and what it gets back.
+
+Made and dropped by the hundred in every step, hence tuples. Nothing here is changed after it was made.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Items
+from typing import TYPE_CHECKING, NamedTuple
 
 from inference.engine.sequence import Sequence
-from inference.engine.types import FinishReason
+from inference.engine.types import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from inference.engine.sampling.grammar import GrammarState
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """How to choose the next token of one row. `index` numbers the request's tokens and selects its random
-    number.
+class Draw(NamedTuple):
+    """How to choose one token.
+
+    `index` numbers the completion's tokens and, with `seed`, selects this one's random number. `tokens` are
+    those of the request so far, the first `prompt_tokens` of them its prompt; `grammar` is where its text
+    stands.
     """
 
-    temperature: float
-    top_p: float
+    params: SamplingParams
     seed: int
     index: int
+    tokens: Items[int] = ()
+    prompt_tokens: int = 0
+    grammar: GrammarState | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Some consecutive tokens of one request: they start at position `start` of its context.
 
-    `pages` cover positions 0 to the last new one. Without `draw` the prompt goes on and no token is chosen.
+    `pages` cover positions 0 to the last new one. A token is chosen after each of the last `len(draws)`
+    tokens; without draws the prompt goes on.
     """
 
     sequence: Sequence
-    tokens: tuple[int, ...]
+    tokens: Items[int]
     start: int
-    pages: tuple[int, ...]
-    draw: Draw | None
+    pages: Items[int]
+    draws: tuple[Draw, ...] = ()
 
     @property
     def end(self) -> int:
@@ -39,28 +50,22 @@ class Row:
         return self.start + len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """The rows of one forward pass."""
 
     rows: tuple[Row, ...]
 
-    def __bool__(self) -> bool:
-        return bool(self.rows)
 
+class RowResult(NamedTuple):
+    """The chosen tokens (none: none was asked for), or why there are none."""
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """The chosen token (None: none was asked for), or why there is none."""
-
-    token: int | None = None
+    tokens: tuple[int, ...] = ()
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What a step did to one request, for the front of the engine."""
 
     sequence: Sequence
-    token: int | None
+    tokens: tuple[int, ...]
     finish_reason: FinishReason | None

@@ -20,7 +20,7 @@ from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 LogitsOf = Callable[..., list[torch.Tensor]]
 
 PAGE_SIZE = 4
-GREEDY = Draw(temperature=0, top_p=1, seed=0, index=0)
+GREEDY = Draw(SamplingParams(max_tokens=1, temperature=0), seed=0, index=0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,4 +78,4 @@ def _logits_of(
 def _row(prompt: Items[int], start: int, end: int, pages: tuple[int, ...], arrival: int) -> Row:
     request = GenerationRequest(f"r{arrival}", tuple(prompt), SamplingParams(max_tokens=1))
     pages = pages[: -(-end // PAGE_SIZE)]
-    return Row(Sequence(request, arrival, 0), tuple(prompt[start:end]), start, pages, GREEDY)
+    return Row(Sequence(request, arrival, 0), tuple(prompt[start:end]), start, pages, (GREEDY,))

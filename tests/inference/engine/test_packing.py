@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +11,7 @@ from inference.engine.types import GenerationRequest, SamplingParams
 
 def row(number: int, new: int, start: int) -> Row:
     request = GenerationRequest(f"r{number}", (1,), SamplingParams(max_tokens=1))
-    return Row(Sequence(request, number, 0), (1,) * new, start, (), None)
+    return Row(Sequence(request, number, 0), (1,) * new, start, ())
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -33,10 +31,10 @@ def test_every_token_is_packed_once_with_little_padding(sizes: list[tuple[int, i
 
 
 def test_only_the_end_of_a_long_row_draws() -> None:
-    draw = Draw(temperature=0, top_p=1, seed=0, index=0)
-    long = dataclasses.replace(row(0, 300, 50), draw=draw)
+    draw = Draw(SamplingParams(max_tokens=1), seed=0, index=0)
+    long = row(0, 300, 50)._replace(draws=(draw,))
     pieces = sorted((r for group in pack_rows([long]) for r in group), key=lambda piece: piece.start)
-    assert [(len(piece.tokens), piece.draw) for piece in pieces] == [(128, None), (128, None), (44, draw)]
+    assert [(len(piece.tokens), piece.draws) for piece in pieces] == [(128, ()), (128, ()), (44, (draw,))]
 
 
 def test_even_decoding_is_one_group() -> None:

@@ -57,9 +57,9 @@ class Fake:
         assert len(row.pages) == -(-row.end // self.page_size)
         for offset, token in enumerate(row.tokens):
             self.memory[self._slot(row, row.start + offset)] = token
-        if row.draw is None:
+        if not row.draws:
             return RowResult()
-        return RowResult(next_token([self.memory[self._slot(row, i)] for i in range(row.end)]))
+        return RowResult((next_token([self.memory[self._slot(row, i)] for i in range(row.end)]),))
 
     def _slot(self, row: Row, position: int) -> int:
         return row.pages[position // self.page_size] * self.page_size + position % self.page_size
@@ -80,7 +80,7 @@ def check(scheduler: Scheduler, step: Step, config: EngineConfig) -> None:
         sequence = row.sequence
         assert row.start == sequence.computed
         assert list(row.tokens) == sequence.tokens[row.start : row.end]
-        assert (row.draw is not None) == (row.end == len(sequence.tokens))
+        assert bool(row.draws) == (row.end == len(sequence.tokens))
     scheduled = {row.sequence.arrival for row in step.rows}
     assert all(s.arrival in scheduled for s in running if s.pending == 1), (
         "a decoding request was passed over"
@@ -121,7 +121,7 @@ def test_no_page_is_lost_and_every_request_gets_its_own_tokens(
     def step() -> None:
         chosen = scheduler.schedule()
         check(scheduler, chosen, config)
-        assert bool(chosen) == scheduler.has_work, "work is there and nothing moves"
+        assert bool(chosen.rows) == scheduler.has_work, "work is there and nothing moves"
         scheduler.record(chosen, fake.run(chosen))
 
     for action, number in actions:
@@ -157,7 +157,7 @@ def make(config: EngineConfig, *sizes: tuple[int, int]) -> tuple[Scheduler, list
 def run(scheduler: Scheduler) -> list[tuple[int, int]]:
     """One step with token 50 for everybody; returns (arrival, tokens) of its rows."""
     step = scheduler.schedule()
-    scheduler.record(step, [RowResult(None if row.draw is None else 50) for row in step.rows])
+    scheduler.record(step, [RowResult((50,) if row.draws else ()) for row in step.rows])
     return [(row.sequence.arrival, len(row.tokens)) for row in step.rows]
 
 
@@ -233,8 +233,8 @@ def test_an_error_ends_only_its_row() -> None:
     config = EngineConfig(page_size=2, pages=8, max_running=2, step_token_budget=16)
     scheduler, sequences = make(config, (3, 9), (3, 9))
     step = scheduler.schedule()
-    progress = scheduler.record(step, [RowResult(error="broken"), RowResult(7)])
-    assert [(p.token, p.finish_reason) for p in progress] == [(None, "error"), (7, None)]
+    progress = scheduler.record(step, [RowResult(error="broken"), RowResult((7,))])
+    assert [(p.tokens, p.finish_reason) for p in progress] == [((), "error"), ((7,), None)]
     assert scheduler.running == [sequences[1]]
     assert scheduler.pages.free == 6
 

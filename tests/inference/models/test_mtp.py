@@ -46,7 +46,7 @@ def drafts(model: DeepseekModel, ids: Items[int], chunks: Items[int]) -> torch.T
     for length in chunks:
         end = start + length
         request = GenerationRequest("r", tuple(ids), SamplingParams(max_tokens=1))
-        row = Row(Sequence(request, 0, 0), tuple(ids[start:end]), start, pages[: -(-end // PAGE_SIZE)], None)
+        row = Row(Sequence(request, 0, 0), tuple(ids[start:end]), start, pages[: -(-end // PAGE_SIZE)])
         batch = assemble([[row]], page_size=PAGE_SIZE, turn_XR=model.turn_XR, dtype=model.dtype)
         batch = dataclasses.replace(batch, last_S=torch.arange(length))
         hidden_TD = model.forward(batch, cache).hidden_TD
