@@ -1,0 +1,47 @@
+"""The router's choice under a plan."""
+
+from __future__ import annotations
+
+import torch
+
+from inference.routing.plan import RoutingPlan
+from moe_ops.router import RouterSpec
+
+
+def weigh_chosen(scores_TE: torch.Tensor, experts_TK: torch.Tensor, spec: RouterSpec) -> torch.Tensor:
+    """The weights the router gives to experts that were chosen without it (fp32, T × K)."""
+    weights_TK = scores_TE.gather(1, experts_TK)
+    if spec.normalize:
+        weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
+    return weights_TK * spec.scale
+
+
+def spread_constant(
+    weights_TK: torch.Tensor, experts_TK: torch.Tensor, pool_M: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same mixture over the whole pool, with weight 0 for experts that were not chosen."""
+    place_E = torch.zeros(int(pool_M.max()) + 1, dtype=torch.int64)
+    place_E[pool_M] = torch.arange(len(pool_M))
+    spread_TM = weights_TK.new_zeros(len(weights_TK), len(pool_M))
+    spread_TM.scatter_(1, place_E[experts_TK], weights_TK)
+    return spread_TM, pool_M.expand(len(weights_TK), -1)
+
+
+def hashed_choice(
+    scores_TE: torch.Tensor,
+    weights_TK: torch.Tensor,
+    experts_TK: torch.Tensor,
+    *,
+    plan: RoutingPlan,
+    layer: int,
+    spec: RouterSpec,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace the choice of hashed tokens by the table's."""
+    if plan.hashed_T is None or plan.hashed_LTK is None:
+        return weights_TK, experts_TK
+    table_TK = plan.hashed_LTK[layer]
+    hashed_T1 = plan.hashed_T[:, None]
+    return (
+        torch.where(hashed_T1, weigh_chosen(scores_TE, table_TK, spec), weights_TK),
+        torch.where(hashed_T1, table_TK, experts_TK),
+    )

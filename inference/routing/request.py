@@ -1,0 +1,66 @@
+"""One request's fixed routing: what its prompt did, and which experts its answer may use."""
+
+from __future__ import annotations
+
+import torch
+
+from inference.routing.profile import RoutingProfile
+from inference.routing.selection import keep_best
+from moe_ops.router import RouterSpec
+
+DYNAMIC = "dynamic"
+
+
+class RequestRouting:
+    """Gathers the prompt's gate mass, then freezes; the answer keeps what was frozen, whatever happens.
+
+    `report` is the profile's id, or `dynamic` followed by the covered share when the prompt fell below the
+    profile's threshold.
+    """
+
+    def __init__(self, profile: RoutingProfile, spec: RouterSpec) -> None:
+        self.profile = profile
+        self._spec = spec
+        self._mass_LE = torch.zeros(profile.layers, profile.experts, dtype=torch.float64)
+        self.frozen = False
+        self.kept_LE: torch.Tensor | None = None  # a session's own set
+        self.report = profile.id
+
+    @property
+    def fixed(self) -> bool:
+        """Whether tokens computed now are restricted."""
+        return self.frozen and not self.report.startswith(DYNAMIC)
+
+    def add(self, mass_LE: torch.Tensor) -> None:
+        """More of the prompt was read: the gate mass its tokens gave to each expert of each routed layer."""
+        if not self.frozen:
+            self._mass_LE += mass_LE
+
+    def freeze(self) -> None:
+        """The prompt has been read. What came from the prefix cache was not seen; with nothing seen, the
+        profile is taken at its word.
+        """
+        if self.frozen:
+            return
+        self.frozen = True
+        if self.profile.mode == "session":
+            self.kept_LE = keep_best(self._mass_LE, self.profile.size, self._spec)
+        covered = self.covered()
+        if covered is not None and covered < self.profile.coverage_min:
+            self.report = f"{DYNAMIC}; covered {covered:.3f} of {self.profile.coverage_min:.3f}"
+
+    def covered(self) -> float | None:
+        """The share of the prompt's gate mass within the kept experts; None when nothing was seen."""
+        total = float(self._mass_LE.sum())
+        kept_LE = self.kept_LE if self.kept_LE is not None else pool_mask(self.profile)
+        if not total or kept_LE is None:
+            return None
+        return float((self._mass_LE * kept_LE).sum()) / total
+
+
+def pool_mask(profile: RoutingProfile) -> torch.Tensor | None:
+    """A pool profile's experts as a mask (L, E); None in other modes."""
+    if profile.experts_LM is None:
+        return None
+    mask_LE = torch.zeros(profile.layers, profile.experts, dtype=torch.bool)
+    return mask_LE.scatter_(1, profile.experts_LM, True)
