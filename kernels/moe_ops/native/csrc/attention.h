@@ -1,0 +1,106 @@
+// Latent attention of few new tokens: what the kernels of one instruction set offer, and what they work on.
+#pragma once
+
+#include <cstdint>
+
+namespace tokenworks::attention {
+
+constexpr int kBlock = 64;    // positions whose scores are computed together
+constexpr int kChunk = 256;   // positions whose result is one partial; never depends on batch or threads
+constexpr int kPanel = 64;    // columns of a panel of packed head matrices
+constexpr int kGroup = 128;   // columns that share a scale in int8
+
+enum class Format : int { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
+
+// One matrix per head, (inputs, outputs), in panels of kPanel columns: (heads, panels, inputs, kPanel).
+struct HeadMatrix {
+  const void* data;
+  const float* scales;  // int8: (heads, groups, inputs)
+  Format format;
+  int64_t inputs, panels, groups;
+};
+
+// Products of `rows` vectors with one head's matrix, written to whole panels.
+struct HeadProduct {
+  const float* x;
+  int64_t x_stride;
+  float* out;
+  int64_t out_stride;
+  int64_t rows, head, panel_first, panel_end;
+  int64_t columns;  // columns of `out` that may be written
+};
+
+// The paged cache of one layer: rows of `width` numbers, latent first.
+struct Cache {
+  const void* data;
+  bool bfloat16;
+  int64_t page_size, width, latent;
+};
+
+// Some queries of one row of the batch: `tokens` × `heads` vectors, heads running fastest.
+struct Query {
+  const float* q;  // (tokens, heads of the model, padded width), at the first token and head
+  int64_t token_stride, head_stride;
+  int64_t tokens, heads;
+  const int32_t* pages;
+  int64_t end;  // context length of the last token
+  float scale;
+};
+
+// Running results of a query's vectors: maximum, sum and weighted latents, `padded` apart.
+struct Partial {
+  float* max;
+  float* sum;
+  float* latent;
+};
+
+struct Kernels {
+  void (*multiply)(const HeadMatrix&, const HeadProduct&);
+  // Sets `partial` to the result of positions [first, last); `scratch` holds scratch_floats(...).
+  void (*attend)(const Cache&, const Query&, int64_t first, int64_t last, Partial partial, int64_t padded,
+                 float* scratch);
+  // Brings `other` into `into`: the order of merging is the order of positions.
+  void (*merge)(Partial into, Partial other, int64_t vectors, int64_t padded);
+  // Divides latents by sums and writes them to `out`.
+  void (*finish)(Partial partial, int64_t vectors, int64_t padded, float* out);
+  void (*rms_norm)(const float* x, const float* weight, float* out, int64_t width, float eps);
+  // Products of each of `rows` vectors x with `count` rows of `weight`, all `width` long and dense.
+  void (*dots)(const float* x, int64_t rows, const float* weight, int64_t width, int64_t count, float* out,
+               int64_t out_stride);
+};
+
+// Latent width in whole panels; width of query and context rows in scratch memory.
+constexpr int64_t padded_latent(int64_t latent) { return (latent + kPanel - 1) / kPanel * kPanel; }
+constexpr int64_t padded_row(int64_t width, int64_t latent) {
+  const int64_t whole = (width + 15) / 16 * 16;
+  return whole > padded_latent(latent) ? whole : padded_latent(latent);
+}
+constexpr int64_t scratch_floats(int64_t width, int64_t latent, int64_t vectors) {
+  return kBlock * padded_row(width, latent) + vectors * (padded_row(width, latent) + kBlock);
+}
+
+const Kernels& kernels_portable();
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+const Kernels& kernels();  // for the instruction set in use
+
+// What the new tokens of `batch` rows are: tokens first … first + count of the queries, the last of them at
+// context length `end`; `columns` page numbers a row.
+struct Rows {
+  const int32_t *pages, *first, *count, *end;
+  int64_t batch, columns;
+};
+
+// Absorb queries (tokens, heads, nope + rotary), attend, and take latents to values (tokens, heads, value).
+struct Decode {
+  Cache cache;
+  Rows rows;
+  HeadMatrix key, value;
+  const float* q;
+  float* out;
+  int64_t tokens, heads, nope, rotary, value_width;
+  float scale;
+};
+void decode(const Decode& call);
+
+}  // namespace tokenworks::attention

@@ -1,0 +1,148 @@
+// Latent attention and what surrounds it, as Python calls them.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <optional>
+
+#include "attention.h"
+#include "small_ops.h"
+
+namespace {
+
+using at::Tensor;
+using tokenworks::attention::Format;
+using tokenworks::attention::HeadMatrix;
+
+const float* floats(const Tensor& t, const char* name) {
+  TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous(), name, ": expected contiguous float32");
+  return t.const_data_ptr<float>();
+}
+
+const int32_t* ints(const Tensor& t, const char* name) {
+  TORCH_CHECK(t.scalar_type() == at::kInt && t.is_contiguous(), name, ": expected contiguous int32");
+  return t.const_data_ptr<int32_t>();
+}
+
+HeadMatrix head_matrix(const Tensor& data, const Tensor& scales, int64_t heads, int64_t inputs, int64_t outputs) {
+  const int64_t panels = (outputs + tokenworks::attention::kPanel - 1) / tokenworks::attention::kPanel;
+  TORCH_CHECK(data.dim() == 4 && data.size(0) == heads && data.size(1) == panels && data.size(2) == inputs &&
+                  data.size(3) == tokenworks::attention::kPanel && data.is_contiguous(),
+              "head matrix of shape ", data.sizes(), ": expected (", heads, ", ", panels, ", ", inputs, ", 64)");
+  const auto type = data.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kChar, "head matrix of type ", type);
+  const bool scaled = type == at::kChar;
+  const int64_t groups = scaled ? scales.size(1) : 0;
+  TORCH_CHECK(!scaled || (scales.dim() == 3 && scales.size(0) == heads && scales.size(2) == inputs &&
+                          groups == (panels + 1) / 2),
+              "scales of shape ", scales.sizes(), " do not fit the head matrix");
+  const Format format = type == at::kFloat ? Format::kFloat32 : scaled ? Format::kInt8 : Format::kBfloat16;
+  return {data.const_data_ptr(), scaled ? floats(scales, "scales") : nullptr, format, inputs, panels, groups};
+}
+
+bool is_bfloat16(const Tensor& cache) {
+  TORCH_CHECK((cache.scalar_type() == at::kFloat || cache.scalar_type() == at::kBFloat16) && cache.dim() == 3 &&
+                  cache.is_contiguous(),
+              "cache: expected contiguous float32 or bfloat16 of three dimensions");
+  return cache.scalar_type() == at::kBFloat16;
+}
+
+void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_BP,
+                   const Tensor& first_B, const Tensor& count_B, const Tensor& end_B, const Tensor& key,
+                   const Tensor& key_scales, const Tensor& value, const Tensor& value_scales, int64_t nope,
+                   int64_t latent, double scale) {
+  const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), rotary = q_THQ.size(2) - nope;
+  const int64_t values = out_THV.size(2), batch = pages_BP.size(0);
+  TORCH_CHECK(cache_PZC.size(2) == latent + rotary && out_THV.size(0) == tokens && out_THV.size(1) == heads &&
+                  first_B.numel() == batch && count_B.numel() == batch && end_B.numel() == batch,
+              "latent_decode: shapes do not fit each other");
+  floats(out_THV, "out_THV");
+  tokenworks::attention::decode(
+      {{cache_PZC.const_data_ptr(), is_bfloat16(cache_PZC), cache_PZC.size(1), latent + rotary, latent},
+       {ints(pages_BP, "pages_BP"), ints(first_B, "first_B"), ints(count_B, "count_B"), ints(end_B, "end_B"),
+        batch, pages_BP.size(1)},
+       head_matrix(key, key_scales, heads, nope, latent),
+       head_matrix(value, value_scales, heads, latent, values),
+       floats(q_THQ, "q_THQ"),
+       out_THV.mutable_data_ptr<float>(),
+       tokens,
+       heads,
+       nope,
+       rotary,
+       values,
+       static_cast<float>(scale)});
+}
+
+// Rows may be a slice of wider ones: only the last dimension has to be dense.
+void latent_store(const Tensor& fresh_TC, const Tensor& norm_L, double eps, const Tensor& turn_TR,
+                  const Tensor& slot_T, const Tensor& cache_PZC, const Tensor& q_THQ) {
+  const int64_t tokens = fresh_TC.size(0), latent = norm_L.size(0), width = fresh_TC.size(1);
+  TORCH_CHECK(fresh_TC.scalar_type() == at::kFloat && fresh_TC.stride(1) == 1 && cache_PZC.size(2) == width &&
+                  turn_TR.size(0) == tokens && turn_TR.size(1) == width - latent && slot_T.size(0) == tokens &&
+                  slot_T.scalar_type() == at::kLong && slot_T.is_contiguous(),
+              "latent_store_: arguments do not fit each other");
+  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.dim() == 3 && q_THQ.size(0) == tokens &&
+                  q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
+              "latent_store_: queries must be dense within a token");
+  tokenworks::small_ops::latent_store(
+      {fresh_TC.const_data_ptr<float>(), fresh_TC.stride(0), floats(norm_L, "norm_L"), floats(turn_TR, "turn_TR"),
+       slot_T.const_data_ptr<int64_t>(), cache_PZC.mutable_data_ptr(), is_bfloat16(cache_PZC),
+       cache_PZC.size(0) * cache_PZC.size(1), q_THQ.mutable_data_ptr<float>(), q_THQ.stride(0), tokens, latent,
+       width - latent, q_THQ.size(1), q_THQ.size(2), static_cast<float>(eps)});
+}
+
+Tensor rms_norm(const Tensor& x_TD, const Tensor& weight_D, double eps) {
+  TORCH_CHECK(x_TD.scalar_type() == at::kFloat && x_TD.dim() == 2 && x_TD.stride(1) == 1 &&
+                  x_TD.size(1) == weight_D.size(0),
+              "rms_norm: expected float32 rows as wide as the weight");
+  Tensor out = at::empty(x_TD.sizes(), x_TD.options());
+  tokenworks::small_ops::rms_norm(x_TD.const_data_ptr<float>(), x_TD.stride(0), floats(weight_D, "weight_D"),
+                                  out.mutable_data_ptr<float>(), x_TD.size(0), x_TD.size(1),
+                                  static_cast<float>(eps));
+  return out;
+}
+
+std::tuple<Tensor, Tensor> route(const Tensor& x_TD, const Tensor& weight_ED, const std::optional<Tensor>& bias_E,
+                                 const std::optional<Tensor>& allowed_TE, int64_t top_k, int64_t groups,
+                                 int64_t groups_kept, bool sigmoid, bool normalize, double scale) {
+  const int64_t tokens = x_TD.size(0), experts = weight_ED.size(0), width = weight_ED.size(1);
+  TORCH_CHECK(x_TD.dim() == 2 && x_TD.size(1) == width && (!bias_E || bias_E->numel() == experts) &&
+                  groups >= 1 && experts % groups == 0 && groups_kept <= groups && 1 <= top_k && top_k <= experts,
+              "route: arguments do not fit each other");
+  const bool* allowed = nullptr;
+  int64_t allowed_stride = 0;
+  if (allowed_TE) {
+    TORCH_CHECK(allowed_TE->scalar_type() == at::kBool && allowed_TE->is_contiguous() &&
+                    allowed_TE->size(-1) == experts && (allowed_TE->dim() == 1 || allowed_TE->size(0) == tokens),
+                "route: allowed experts must be contiguous bool, (E) or (T, E)");
+    allowed = allowed_TE->const_data_ptr<bool>();
+    allowed_stride = allowed_TE->dim() == 1 ? 0 : experts;
+  }
+  Tensor weights = at::empty({tokens, top_k}, x_TD.options());
+  Tensor chosen = at::empty({tokens, top_k}, x_TD.options().dtype(at::kLong));
+  tokenworks::small_ops::route({floats(x_TD, "x_TD"), floats(weight_ED, "weight_ED"),
+                                bias_E ? floats(*bias_E, "bias_E") : nullptr, allowed, allowed_stride, tokens,
+                                experts, width, top_k, groups, groups_kept, sigmoid, normalize,
+                                static_cast<float>(scale), weights.mutable_data_ptr<float>(),
+                                chosen.mutable_data_ptr<int64_t>()});
+  return {weights, chosen};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(tokenworks, m) {
+  m.def(
+      "latent_decode_(Tensor(a!) out, Tensor q, Tensor cache, Tensor pages, Tensor first, Tensor count, "
+      "Tensor end, Tensor key, Tensor key_scales, Tensor value, Tensor value_scales, int nope, int latent, "
+      "float scale) -> ()",
+      latent_decode);
+  m.def(
+      "latent_store_(Tensor fresh, Tensor norm, float eps, Tensor turn, Tensor slot, Tensor(a!) cache, "
+      "Tensor(b!) q) -> ()",
+      latent_store);
+  m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rms_norm);
+  m.def(
+      "route(Tensor x, Tensor weight, Tensor? bias, Tensor? allowed, int top_k, int groups, int groups_kept, "
+      "bool sigmoid, bool normalize, float scale) -> (Tensor, Tensor)",
+      route);
+}
