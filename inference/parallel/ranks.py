@@ -1,0 +1,72 @@
+"""The processes that run one model together, and the two ways in which they talk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+_PATIENCE = timedelta(minutes=5)  # a rank that takes longer over one layer has failed
+_IDLE = timedelta(days=365)  # between two steps of an idle engine; a dead leader is noticed by its sockets
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among `size`; alone, nothing is exchanged."""
+
+    rank: int = 0
+    size: int = 1
+    orders: dist.ProcessGroup | None = None
+
+    @classmethod
+    def join(cls, *, rank: int, size: int, meeting_file: Path, backend: str = "gloo") -> Ranks:
+        """Meet the others at `meeting_file`, which must not exist before the first one arrives.
+
+        Tensors are summed by `backend`, orders always travel by gloo. Raises what torch raises when the others
+        do not come.
+        """
+        if size == 1:
+            return cls()
+        store = dist.FileStore(str(meeting_file), size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        return cls(rank, size, dist.new_group(backend="gloo", timeout=_IDLE))
+
+    def leave(self) -> None:
+        """Close the connections. Other ranks must not use theirs any more."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process schedules and chooses tokens."""
+        return self.rank == 0
+
+    def share(self, name: str, count: int) -> range:
+        """This rank's part of `count` things. Raises `ValueError` with their `name` if they can not be shared."""
+        if count % self.size:
+            raise ValueError(f"{name} = {count} can not be shared by {self.size} ranks evenly")
+        part = count // self.size
+        return range(self.rank * part, (self.rank + 1) * part)
+
+    def sum_(self, x: torch.Tensor) -> torch.Tensor:
+        """In place: the sum of all ranks' `x`, to the last bit the same everywhere."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def send(self, message: torch.Tensor) -> None:
+        """From the leader to all others: a message of bytes."""
+        if self.size > 1:
+            dist.broadcast(torch.tensor([len(message)]), 0, group=self.orders)
+            dist.broadcast(message, 0, group=self.orders)
+
+    def receive(self) -> torch.Tensor:
+        """The leader's next message. Raises `RuntimeError` when the leader is gone."""
+        length = torch.empty(1, dtype=torch.int64)
+        dist.broadcast(length, 0, group=self.orders)
+        message = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(message, 0, group=self.orders)
+        return message

@@ -1,0 +1,144 @@
+"""The leader's runner, and the loop of the other ranks."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from inference.engine.runner import Runner
+from inference.engine.types import EngineConfig
+from inference.layers.batch import FlatBatch
+from inference.models.interface import Architecture, CausalModel, DraftModule, Forward
+from inference.parallel.codec import Codec
+from inference.parallel.ranks import Ranks
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeCache:
+    """Make the latent cache anew."""
+
+    pages: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunForward:
+    """Run the model."""
+
+    batch: FlatBatch
+
+
+@dataclass(frozen=True, slots=True)
+class RunDraft:
+    """Run the prediction module."""
+
+    batch: FlatBatch
+    hidden_TD: torch.Tensor
+    next_token_T: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """Zero some pages of the cache."""
+
+    pages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The leader ends."""
+
+
+_CODEC = Codec((MakeCache, RunForward, RunDraft, Scrub, Stop))
+
+
+class LeadingModel:
+    """A model that has the other ranks do what it does."""
+
+    def __init__(self, model: CausalModel, ranks: Ranks) -> None:
+        self._model = model
+        self._ranks = ranks
+        self.turn_XR = model.turn_XR
+        self.mtp: DraftModule | None = None if model.mtp is None else _LeadingDraft(model.mtp, ranks)
+
+    @property
+    def config(self) -> Architecture:
+        """The sizes that the engine needs; heads and widths are this rank's."""
+        return self._model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of weights and cache."""
+        return self._model.dtype
+
+    def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
+        """This rank's cache; the others make theirs."""
+        self._ranks.send(_CODEC.encode(MakeCache(pages, page_size)))
+        return self._model.new_cache(pages=pages, page_size=page_size)
+
+    def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
+        """The whole model's result."""
+        self._ranks.send(_CODEC.encode(RunForward(batch)))
+        return self._model.forward(batch, cache)
+
+
+class _LeadingDraft:
+    def __init__(self, module: DraftModule, ranks: Ranks) -> None:
+        self._module = module
+        self._ranks = ranks
+
+    def forward(
+        self, batch: FlatBatch, hidden_TD: torch.Tensor, next_token_T: torch.Tensor, cache: torch.Tensor
+    ) -> torch.Tensor:
+        self._ranks.send(_CODEC.encode(RunDraft(batch, hidden_TD, next_token_T)))
+        return self._module.forward(batch, hidden_TD, next_token_T, cache)
+
+
+class ParallelRunner(Runner):
+    """The runner of rank 0: scheduling and choice of tokens are as ever, the model runs on all ranks."""
+
+    def __init__(self, model: CausalModel, config: EngineConfig, ranks: Ranks) -> None:
+        self._ranks = ranks
+        super().__init__(LeadingModel(model, ranks), config)
+
+    def scrub(self, pages: tuple[int, ...]) -> None:
+        """Zero pages on all ranks."""
+        self._ranks.send(_CODEC.encode(Scrub(tuple(pages))))
+        super().scrub(pages)
+
+    def close(self) -> None:
+        """Let the other ranks end."""
+        self._ranks.send(_CODEC.encode(Stop()))
+
+
+@torch.inference_mode()
+def follow(model: CausalModel, ranks: Ranks) -> None:
+    """Do what the leader orders until it stops. Raises `RuntimeError` when it is gone.
+
+    An order that fails here fails on the leader too, who then runs its rows alone: it is logged and let go.
+    """
+    cache = torch.empty(0)
+    while True:
+        order = _CODEC.decode(ranks.receive())
+        if isinstance(order, Stop):
+            return
+        if isinstance(order, MakeCache):
+            cache = model.new_cache(pages=order.pages, page_size=order.page_size)
+            continue
+        try:
+            _obey(order, model, cache)
+        except Exception:
+            _log.exception("rank %d: %s failed", ranks.rank, type(order).__name__)
+
+
+def _obey(order: RunForward | RunDraft | Scrub, model: CausalModel, cache: torch.Tensor) -> None:
+    if isinstance(order, RunForward):
+        model.forward(order.batch, cache)
+    elif isinstance(order, Scrub):
+        cache[:, list(order.pages)] = 0
+    elif model.mtp is not None:
+        model.mtp.forward(order.batch, order.hidden_TD, order.next_token_T, cache)
