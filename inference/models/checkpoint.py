@@ -1,14 +1,13 @@
 """Reading the tensors of a Hugging Face checkpoint folder: one or more safetensors files, with or without an
 index.
 
-Names and shapes are compared with what the architecture expects before any tensor is read, from the files'
-headers.
+Names, types and shapes are compared with what the architecture expects before any tensor is read, from the
+files' headers.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,97 +15,104 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-_INDEX = "model.safetensors.index.json"
+from inference.models.fp8 import SCALE_SUFFIX, Fp8Blocks
+from inference.models.headers import CheckpointError, TensorHeader, read_headers
+from inference.models.index import check_index, checkpoint_files, listed
+
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_SHOWN = 8  # names listed of each kind of fault
+_FP8 = "F8_E4M3"
+_SURPLUS_MAX = 10_000  # more missing than that, and the configuration is another model's
 
-
-class CheckpointError(ValueError):
-    """The folder's tensors are not those of the architecture in its `config.json`, or can not be read."""
+__all__ = ["Checkpoint", "CheckpointError"]
 
 
 class Checkpoint:
-    """The open files of one checkpoint. Use as a context manager."""
+    """The open files of one checkpoint. Use as a context manager. `fp8`: the blocks of its FP8 matrices."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fp8: Fp8Blocks | None = None) -> None:
         self._path = path
+        self._fp8 = fp8
         self._stack = ExitStack()
         self._home: dict[str, Any] = {}  # tensor name -> open file; safetensors ships no types
+        self._headers: dict[str, TensorHeader] = {}
 
     def __enter__(self) -> Checkpoint:
+        names, weight_map = checkpoint_files(self._path)
+        headers = {name: read_headers(self._path / name) for name in names}
+        if weight_map is not None:
+            check_index(self._path, weight_map, headers)
         with ExitStack() as stack:
-            for name in _file_names(self._path):
-                file = self._open(stack, name)
-                names = file.keys()
-                for tensor in names:
-                    if tensor in self._home:
-                        raise CheckpointError(f"{self._path}: {tensor} is in more than one file")
-                    self._home[tensor] = file
+            for name in names:
+                self._add(headers[name], self._open(stack, name))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
-        """Compare with the `expected` shapes; others that start with one of `ignored` are let be.
+    def check(self, expected: Iterable[tuple[str, tuple[int, ...]]], ignored: tuple[str, ...]) -> None:
+        """Compare with the `expected` names and shapes; others that start with one of `ignored` are let be.
 
         Raises one `CheckpointError` that names everything missing, unexpected, misshapen or of a strange
         type.
         """
-        present = {name for name in self._home if name in expected or not name.startswith(ignored)}
         faults: dict[str, list[str]] = {
-            "missing": sorted(expected.keys() - present),
-            "unexpected": sorted(present - expected.keys()),
-            "misshapen": [],
-            "of an unsupported type": [],
-        }
-        for name in sorted(present & expected.keys()):
-            header = self._home[name].get_slice(name)
-            shape, dtype = tuple(header.get_shape()), header.get_dtype()
-            if shape != expected[name]:
-                faults["misshapen"].append(f"{name} (expected {expected[name]}, found {shape})")
-            elif dtype not in _FLOATS:
-                faults["of an unsupported type"].append(f"{name} ({dtype})")
-        parts = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in faults.items() if names]
+            "missing": [], "unexpected": [], "misshapen": [], "of an unsupported type": []
+        }  # fmt: skip
+        known: set[str] = set()
+        for name, shape in expected:
+            known |= {name, name + SCALE_SUFFIX} if self._is_fp8(name) else {name}
+            if len(faults["missing"]) > len(self._headers) + _SURPLUS_MAX:
+                break  # a configuration may name more tensors than there is memory for
+            self._compare(name, shape, faults)
+        present = (name for name in self._headers if name not in known and not name.startswith(ignored))
+        faults["unexpected"] += present
+        parts = [f"{len(names)} {kind}: {listed(sorted(names))}" for kind, names in faults.items() if names]
         if parts:
             raise CheckpointError(f"{self._path}: tensors do not fit config.json. " + "; ".join(parts))
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """One tensor, converted to `dtype`."""
+        """One tensor, converted to `dtype`. Raises `CheckpointError` for FP8 factors that are no numbers."""
+        tensor = self._tensor(name)
+        if self._fp8 is None or not self._is_fp8(name):
+            return tensor.to(dtype)
+        scale = self._tensor(name + SCALE_SUFFIX)
+        if not scale.isfinite().all():
+            raise CheckpointError(f"{self._path}: {name}{SCALE_SUFFIX} holds factors that are not finite")
+        return self._fp8.expand(tensor, scale, dtype)
+
+    def _compare(self, name: str, shape: tuple[int, ...], faults: dict[str, list[str]]) -> None:
+        header = self._headers.get(name)
+        if header is None:
+            faults["missing"].append(name)
+        elif header.shape != shape:
+            faults["misshapen"].append(f"{name} (expected {shape}, found {header.shape})")
+        elif header.dtype == _FP8 and self._fp8 is not None and len(shape) == 2:
+            self._compare_scale(name + SCALE_SUFFIX, self._fp8.scale_shape(shape), faults)
+        elif header.dtype not in _FLOATS:
+            faults["of an unsupported type"].append(f"{name} ({header.dtype})")
+
+    def _compare_scale(self, name: str, shape: tuple[int, ...], faults: dict[str, list[str]]) -> None:
+        if name in self._headers and self._is_fp8(name):
+            faults["of an unsupported type"].append(f"{name} ({_FP8})")
+        else:
+            self._compare(name, shape, faults)
+
+    def _is_fp8(self, name: str) -> bool:
+        return name in self._headers and self._headers[name].dtype == _FP8
+
+    def _tensor(self, name: str) -> torch.Tensor:
         tensor: torch.Tensor = self._home[name].get_tensor(name)
-        return tensor.to(dtype)
+        return tensor
+
+    def _add(self, headers: dict[str, TensorHeader], file: Any) -> None:
+        for tensor, header in headers.items():
+            if tensor in self._headers:
+                raise CheckpointError(f"{self._path}: {tensor} is in more than one file")
+            self._headers[tensor], self._home[tensor] = header, file
 
     def _open(self, stack: ExitStack, name: str) -> Any:
         try:
             return stack.enter_context(safe_open(self._path / name, framework="pt", device="cpu"))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self._path / name}: not readable as safetensors: {error}") from error
-
-
-def _file_names(path: Path) -> list[str]:
-    """The checkpoint's files: those of the index, else all safetensors files of the folder."""
-    index = path / _INDEX
-    if not index.exists():
-        names = sorted(file.name for file in path.glob("*.safetensors"))
-        if not names:
-            raise CheckpointError(f"{path}: no *.safetensors file")
-        return names
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{index}: expected an object `weight_map` of tensor name to file name"
-        ) from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{index}: {name!r} is not the name of a file in this folder")
-        if not (path / name).is_file():
-            raise CheckpointError(f"{index}: names {name}, which is not there")
-    return names
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

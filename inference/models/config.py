@@ -7,20 +7,20 @@ a wrong default gives a model that runs and is silently worse.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from inference.models.config_file import read_config
 from inference.models.fields import ConfigError, Fields
 
 ScoringFunc = Literal["softmax", "sigmoid"]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 
-_FAMILIES = ("deepseek_v2", "deepseek_v3")
-_SCORING = {"deepseek_v2": "softmax", "deepseek_v3": "sigmoid"}
-_METHOD = {"deepseek_v2": "greedy", "deepseek_v3": "noaux_tc"}
+_FAMILIES = ("deepseek_v2", "deepseek_v3", "kimi_k2")  # Kimi K2 is a V3 by another name
+_METHODS = ("greedy", "group_limited_greedy", "noaux_tc")
+_POSITIONS_MAX = 1 << 20  # the rotary table is made for all of them
 
 __all__ = ["ConfigError", "ModelConfig", "ScoringFunc", "TopkMethod", "YarnConfig"]
 
@@ -100,22 +100,15 @@ class ModelConfig:
     @classmethod
     def from_dir(cls, path: str | Path) -> ModelConfig:
         """Read `config.json` of the checkpoint folder `path`. Raises `ConfigError`."""
-        file = Path(path) / "config.json"
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"{file}: no such file; expected a Hugging Face checkpoint folder") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{file}: not readable as JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{file}: expected a JSON object, found {type(data).__name__}")
-        return cls.from_dict(data, source=str(file))
+        data, source = read_config(path)
+        return cls.from_dict(data, source=source)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object], *, source: str = "config") -> ModelConfig:
         """Parse the mapping of a `config.json`; a `ConfigError` names the field and what is expected."""
         fields = Fields(data, source)
         family = fields.choice("model_type", None, _FAMILIES)
+        v2 = family == "deepseek_v2"
         _refuse_unsupported(fields)
         max_positions = fields.integer("max_position_embeddings", None, at_least=1)
         theta, yarn = _parse_rope(fields, max_position_embeddings=max_positions)
@@ -137,13 +130,14 @@ class ModelConfig:
             n_group=fields.integer("n_group", 1, at_least=1),
             topk_group=fields.integer("topk_group", 1, at_least=1),
             scoring_func=cast(
-                ScoringFunc, fields.choice("scoring_func", _SCORING[family], ("softmax", "sigmoid"))
+                ScoringFunc,
+                fields.choice("scoring_func", "softmax" if v2 else "sigmoid", ("softmax", "sigmoid")),
             ),
             topk_method=cast(
                 TopkMethod,
-                fields.choice("topk_method", _METHOD[family], ("greedy", "group_limited_greedy", "noaux_tc")),
+                fields.choice("topk_method", "greedy" if v2 else "noaux_tc", _METHODS),
             ),
-            norm_topk_prob=fields.flag("norm_topk_prob", family == "deepseek_v3"),
+            norm_topk_prob=fields.flag("norm_topk_prob", not v2),
             routed_scaling_factor=fields.number("routed_scaling_factor", 1.0, above=0.0),
             moe_intermediate_size=fields.integer("moe_intermediate_size", None, at_least=1),
             intermediate_size=fields.integer("intermediate_size", None, at_least=1),
@@ -187,6 +181,7 @@ def _parse_rope(fields: Fields, *, max_position_embeddings: int) -> tuple[float,
 def _check_consistent(config: ModelConfig, source: str) -> None:
     """Relations between fields, each said in the words of the configuration."""
     per_group, rest = divmod(config.n_routed_experts, config.n_group)
+    scale = config.routed_scaling_factor
     score = "sigmoid" if config.topk_method == "noaux_tc" else "softmax"
     checks = [
         (config.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", "an even number: dimensions rotate in pairs"),
@@ -196,6 +191,16 @@ def _check_consistent(config: ModelConfig, source: str) -> None:
             config.num_experts_per_tok <= per_group * config.topk_group,
             "num_experts_per_tok",
             f"at most the {per_group * config.topk_group} experts of topk_group groups",
+        ),
+        (
+            config.max_position_embeddings <= _POSITIONS_MAX,
+            "max_position_embeddings",
+            f"at most {_POSITIONS_MAX}",
+        ),
+        (
+            config.model_type != "deepseek_v2" or not config.norm_topk_prob or scale == 1,
+            "routed_scaling_factor",
+            "1 with norm_topk_prob: published V2 code leaves the factor out then, other code does not",
         ),
         (config.scoring_func == score, "scoring_func", f"{score!r} with topk_method {config.topk_method!r}"),
         (

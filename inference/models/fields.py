@@ -36,12 +36,12 @@ class Fields:
     def optional_integer(self, name: str, *, at_least: int) -> int | None:
         return self.integer(name, None, at_least=at_least) if self.has(name) else None
 
-    def integers(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str, expected: str = "a token id or a list of token ids") -> tuple[int, ...]:
         """One integer or a list of them; absent gives an empty tuple."""
         value = self._data.get(name)
         items = [] if value is None else value if isinstance(value, list) else [value]
         if any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in items):
-            raise self.error(name, "a token id or a list of token ids")
+            raise self.error(name, expected)
         return tuple(items)
 
     def number(self, name: str, default: float | None, *, above: float | None = None) -> float:

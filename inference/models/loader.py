@@ -6,138 +6,23 @@ from pathlib import Path
 
 import torch
 
-from inference.layers.attention import AttentionShape, AttentionWeights, LatentAttention
-from inference.layers.mlp import GatedMlp
-from inference.layers.moe import MoeMlp
-from inference.layers.rope import RopeTable, softmax_scale
 from inference.models.checkpoint import Checkpoint
-from inference.models.config import ModelConfig
-from inference.models.decoder import DecoderLayer
-from inference.models.deepseek import DeepseekModel
-from inference.models.mtp import MtpModule
-from inference.models.names import expected_shapes, ignored_prefixes, mtp_shapes
-from moe_ops.router import RouterSpec
+from inference.models.config_file import read_config
+from inference.models.fields import Fields
+from inference.models.fp8 import Fp8Blocks
+from inference.models.interface import CausalModel
+from inference.models.registry import family_of
 
 
-def load_model(path: Path, *, dtype: torch.dtype = torch.float32, mtp: bool = False) -> DeepseekModel:
+def load_model(path: Path, *, dtype: torch.dtype = torch.float32, mtp: bool = False) -> CausalModel:
     """Load the folder `path`, with its first prediction module when `mtp` is wanted and there is one.
 
     Raises `ConfigError` or `CheckpointError`, naming all that does not fit.
     """
-    config = ModelConfig.from_dir(path)
-    mtp = mtp and config.num_nextn_predict_layers > 0
-    expected = expected_shapes(config) | (mtp_shapes(config) if mtp else {})
-    with torch.inference_mode(), Checkpoint(path) as checkpoint:
-        checkpoint.check(expected, ignored_prefixes(config))
-        return _Loader(config, checkpoint, dtype).model(mtp=mtp)
-
-
-class _Loader:
-    """Reads the tensors of one checkpoint layer by layer."""
-
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-        self._config = config
-        self._checkpoint = checkpoint
-        self._dtype = dtype
-        self._shape = AttentionShape(
-            heads=config.num_attention_heads,
-            nope=config.qk_nope_head_dim,
-            rotary=config.qk_rope_head_dim,
-            value=config.v_head_dim,
-            latent=config.kv_lora_rank,
-            scale=softmax_scale(config),
-        )
-        self._router = router_spec(config)
-
-    def model(self, *, mtp: bool) -> DeepseekModel:
-        config = self._config
-        rope = RopeTable.build(config)
-        embedding = self._weight("model.embed_tokens")
-        head = embedding if config.tie_word_embeddings else self._weight("lm_head")
-        head_DV = head.t().contiguous()
-        return DeepseekModel(
-            config=config,
-            shape=self._shape,
-            turn_XR=torch.complex(rope.cos_TP, rope.sin_TP),
-            embedding=embedding,
-            layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
-            norm=self._weight("model.norm"),
-            head_DV=head_DV,
-            mtp=self._mtp(embedding, head_DV) if mtp else None,
-        )
-
-    def _mtp(self, embedding: torch.Tensor, head_DV: torch.Tensor) -> MtpModule:
-        prefix = f"model.layers.{self._config.num_hidden_layers}"
-        return MtpModule(
-            embedding=embedding,
-            embedding_norm=self._weight(f"{prefix}.enorm"),
-            state_norm=self._weight(f"{prefix}.hnorm"),
-            joint=self._weight(f"{prefix}.eh_proj"),
-            layer=self._layer(self._config.num_hidden_layers),
-            norm=self._weight(f"{prefix}.shared_head.norm"),
-            head_DV=head_DV,
-            eps=self._config.rms_norm_eps,
-        )
-
-    def _layer(self, index: int) -> DecoderLayer:
-        prefix = f"model.layers.{index}"
-        moe = self._config.is_moe_layer(index)
-        return DecoderLayer(
-            attention_norm=self._weight(f"{prefix}.input_layernorm"),
-            attention=self._attention(f"{prefix}.self_attn"),
-            mlp_norm=self._weight(f"{prefix}.post_attention_layernorm"),
-            mlp=self._moe(f"{prefix}.mlp") if moe else self._mlp(f"{prefix}.mlp"),
-        )
-
-    def _attention(self, prefix: str) -> LatentAttention:
-        low_rank = self._config.q_lora_rank is not None
-        weights = AttentionWeights(
-            q_a_norm=self._weight(f"{prefix}.q_a_layernorm") if low_rank else None,
-            q_a=self._weight(f"{prefix}.q_a_proj") if low_rank else None,
-            q_b=self._weight(f"{prefix}.q_b_proj" if low_rank else f"{prefix}.q_proj"),
-            kv_a=self._weight(f"{prefix}.kv_a_proj_with_mqa"),
-            kv_a_norm=self._weight(f"{prefix}.kv_a_layernorm"),
-            kv_b=self._weight(f"{prefix}.kv_b_proj"),
-            o=self._weight(f"{prefix}.o_proj"),
-        )
-        return LatentAttention(weights, self._shape)
-
-    def _mlp(self, prefix: str) -> GatedMlp:
-        gate, up, down = (self._weight(f"{prefix}.{part}_proj") for part in ("gate", "up", "down"))
-        return GatedMlp(gate, up, down)
-
-    def _moe(self, prefix: str) -> MoeMlp:
-        config = self._config
-        experts, width, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
-        gate_up_EDJ = torch.empty(experts, hidden, 2 * width, dtype=self._dtype)
-        down_EID = torch.empty(experts, width, hidden, dtype=self._dtype)
-        for expert in range(experts):
-            gate_up_EDJ[expert, :, :width] = self._weight(f"{prefix}.experts.{expert}.gate_proj").t()
-            gate_up_EDJ[expert, :, width:] = self._weight(f"{prefix}.experts.{expert}.up_proj").t()
-            down_EID[expert] = self._weight(f"{prefix}.experts.{expert}.down_proj").t()
-        biased = config.topk_method == "noaux_tc"
-        bias = f"{prefix}.gate.e_score_correction_bias"
-        return MoeMlp(
-            router_ED=self._checkpoint.read(f"{prefix}.gate.weight", torch.float32),
-            bias_E=self._checkpoint.read(bias, torch.float32) if biased else None,
-            spec=self._router,
-            gate_up_EDJ=gate_up_EDJ,
-            down_EID=down_EID,
-            shared=self._mlp(f"{prefix}.shared_experts") if config.n_shared_experts else None,
-        )
-
-    def _weight(self, name: str) -> torch.Tensor:
-        return self._checkpoint.read(f"{name}.weight", self._dtype)
-
-
-def router_spec(config: ModelConfig) -> RouterSpec:
-    """How the checkpoint routes; greedy V2 models ignore groups."""
-    grouped = config.topk_method != "greedy"
-    return RouterSpec(
-        top_k=config.num_experts_per_tok,
-        groups=config.n_group if grouped else 1,
-        groups_kept=config.topk_group if grouped else 1,
-        scoring=config.scoring_func,
-        normalize=config.norm_topk_prob,
-        scale=config.routed_scaling_factor,
-    )
+    data, source = read_config(path)
+    fields = Fields(data, source)
+    family = family_of(fields)
+    config = family.read(data, source)
+    with torch.inference_mode(), Checkpoint(path, fp8=Fp8Blocks.from_fields(fields)) as checkpoint:
+        checkpoint.check(family.tensors(config, mtp), family.ignored(config))
+        return family.build(config, checkpoint, dtype, mtp)

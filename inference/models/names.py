@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from inference.models.config import ModelConfig
 
 Shapes = dict[str, tuple[int, ...]]
@@ -9,28 +11,23 @@ Shapes = dict[str, tuple[int, ...]]
 
 def expected_shapes(config: ModelConfig) -> Shapes:
     """Every tensor of the main model."""
+    return dict(expected_tensors(config, mtp=False))
+
+
+def expected_tensors(config: ModelConfig, *, mtp: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor of the main model and, with `mtp`, of the first prediction module where there is one.
+
+    One after the other: a wrong configuration may name more than there is memory for.
+    """
     hidden = config.hidden_size
-    shapes: Shapes = {
-        "model.embed_tokens.weight": (config.vocab_size, hidden),
-        "model.norm.weight": (hidden,),
-    }
+    yield "model.embed_tokens.weight", (config.vocab_size, hidden)
+    yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+        yield "lm_head.weight", (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
-        shapes |= _layer_shapes(config, layer)
-    return shapes
-
-
-def mtp_shapes(config: ModelConfig) -> Shapes:
-    """The first prediction module, the layer after the last, without its copies of embedding and head."""
-    hidden, layer = config.hidden_size, config.num_hidden_layers
-    prefix = f"model.layers.{layer}"
-    return _layer_shapes(config, layer) | {
-        f"{prefix}.enorm.weight": (hidden,),
-        f"{prefix}.hnorm.weight": (hidden,),
-        f"{prefix}.eh_proj.weight": (hidden, 2 * hidden),
-        f"{prefix}.shared_head.norm.weight": (hidden,),
-    }
+        yield from _layer_tensors(config, layer)
+    if mtp and config.num_nextn_predict_layers:
+        yield from _mtp_tensors(config)
 
 
 def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
@@ -46,16 +43,25 @@ def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
     return tuple(ignored)
 
 
-def _layer_shapes(config: ModelConfig, layer: int) -> Shapes:
+def _mtp_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The layer after the last, without the copies of embedding and head that V3 publishes with it."""
+    hidden, prefix = config.hidden_size, f"model.layers.{config.num_hidden_layers}"
+    yield from _layer_tensors(config, config.num_hidden_layers)
+    yield f"{prefix}.enorm.weight", (hidden,)
+    yield f"{prefix}.hnorm.weight", (hidden,)
+    yield f"{prefix}.eh_proj.weight", (hidden, 2 * hidden)
+    yield f"{prefix}.shared_head.norm.weight", (hidden,)
+
+
+def _layer_tensors(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, prefix = config.hidden_size, f"model.layers.{layer}"
-    shapes: Shapes = {
-        f"{prefix}.input_layernorm.weight": (hidden,),
-        f"{prefix}.post_attention_layernorm.weight": (hidden,),
-    }
-    shapes |= _attention_shapes(config, f"{prefix}.self_attn")
+    yield f"{prefix}.input_layernorm.weight", (hidden,)
+    yield f"{prefix}.post_attention_layernorm.weight", (hidden,)
+    yield from _attention_shapes(config, f"{prefix}.self_attn").items()
     if config.is_moe_layer(layer):
-        return shapes | _moe_shapes(config, f"{prefix}.mlp")
-    return shapes | _mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp")
+        yield from _moe_tensors(config, f"{prefix}.mlp")
+    else:
+        yield from _mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp").items()
 
 
 def _attention_shapes(config: ModelConfig, prefix: str) -> Shapes:
@@ -75,16 +81,15 @@ def _attention_shapes(config: ModelConfig, prefix: str) -> Shapes:
     return shapes
 
 
-def _moe_shapes(config: ModelConfig, prefix: str) -> Shapes:
+def _moe_tensors(config: ModelConfig, prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, width = config.hidden_size, config.moe_intermediate_size
-    shapes: Shapes = {f"{prefix}.gate.weight": (config.n_routed_experts, hidden)}
+    yield f"{prefix}.gate.weight", (config.n_routed_experts, hidden)
     if config.topk_method == "noaux_tc":
-        shapes[f"{prefix}.gate.e_score_correction_bias"] = (config.n_routed_experts,)
+        yield f"{prefix}.gate.e_score_correction_bias", (config.n_routed_experts,)
     for expert in range(config.n_routed_experts):
-        shapes |= _mlp_shapes(hidden, width, f"{prefix}.experts.{expert}")
+        yield from _mlp_shapes(hidden, width, f"{prefix}.experts.{expert}").items()
     if config.n_shared_experts:
-        shapes |= _mlp_shapes(hidden, width * config.n_shared_experts, f"{prefix}.shared_experts")
-    return shapes
+        yield from _mlp_shapes(hidden, width * config.n_shared_experts, f"{prefix}.shared_experts").items()
 
 
 def _mlp_shapes(hidden: int, width: int, prefix: str) -> Shapes:

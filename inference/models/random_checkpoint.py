@@ -4,16 +4,23 @@ download.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from inference.models.config import ModelConfig
-from inference.models.names import Shapes, expected_shapes, mtp_shapes
+from inference.models.fields import Fields
+from inference.models.fp8 import Fp8Blocks
+from inference.models.random_tensors import RandomTensors
+from inference.models.registry import family_of
+from inference.models.sizes import SIZES, TINY_V3
+from inference.models.streaming import write_streaming
+
+__all__ = ["TINY_V3", "random_checkpoint_write"]
 
 _SPECIAL = (
     "<｜begin▁of▁sentence｜>",
@@ -34,52 +41,6 @@ _CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
 )
 
-# The smallest model that has everything: dense and routed layers, groups, low-rank queries, YaRN.
-TINY_V3: Mapping[str, object] = {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "model_type": "deepseek_v3",
-    "vocab_size": 264,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "moe_intermediate_size": 32,
-    "num_hidden_layers": 3,
-    "first_k_dense_replace": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 16,
-    "n_routed_experts": 8,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 2,
-    "n_group": 4,
-    "topk_group": 2,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5,
-    "max_position_embeddings": 512,
-    "rope_theta": 10000.0,
-    "rope_scaling": {
-        "type": "yarn",
-        "factor": 8.0,
-        "original_max_position_embeddings": 64,
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-    },
-    "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "attention_bias": False,
-    "num_nextn_predict_layers": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-
 
 def random_checkpoint_write(
     *,
@@ -93,49 +54,32 @@ def random_checkpoint_write(
     """Write `config.json`, weights in `shards` files, and a tokenizer of single bytes.
 
     Weights are normal with variance `scale`² / inputs, so that activations keep their size through any depth;
-    norms and correction biases differ from their neutral values, so that leaving one out shows.
+    norms and correction biases differ from their neutral values, so that leaving one out shows. With a
+    `quantization_config` projections are FP8. One tensor is in memory at a time.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(dict(config), indent=2), encoding="utf-8")
-    architecture = ModelConfig.from_dict(config)
-    shapes = expected_shapes(architecture)
-    if architecture.num_nextn_predict_layers:
-        shapes |= mtp_shapes(architecture)
-    generator = torch.Generator().manual_seed(seed)
+    fields = Fields(config, "config")
+    shapes = dict(family_of(fields).tensors(family_of(fields).read(config, "config"), True))
+    make = RandomTensors(torch.Generator().manual_seed(seed), dtype, scale, Fp8Blocks.from_fields(fields))
     weight_map: dict[str, str] = {}
     for shard in range(shards):
         name = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors" if shards > 1 else "model.safetensors"
         part = {tensor: shapes[tensor] for tensor in list(shapes)[shard::shards]}
-        save_file(_tensors(part, generator, dtype, scale), path / name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, name)
+        written = write_streaming(path / name, make.headers(part), make.tensors(part))
+        weight_map |= dict.fromkeys(written, name)
     if shards > 1:
         index = {"metadata": {}, "weight_map": weight_map}
         (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    _write_tokenizer(path)
+    _write_tokenizer(path, fields.integer("vocab_size", None))
 
 
-def _tensors(
-    shapes: Shapes, generator: torch.Generator, dtype: torch.dtype, scale: float
-) -> dict[str, torch.Tensor]:
-    return {name: _tensor(name, shape, generator, dtype, scale) for name, shape in shapes.items()}
-
-
-def _tensor(
-    name: str, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, scale: float
-) -> torch.Tensor:
-    noise = torch.randn(shape, generator=generator)
-    if name.endswith("e_score_correction_bias"):
-        return noise * 0.1
-    if name.endswith("norm.weight"):
-        return (1 + noise * 0.1).to(dtype)
-    spread = 1.0 if name.endswith("embed_tokens.weight") else shape[-1] ** -0.5
-    return (noise * (spread * scale)).to(dtype)
-
-
-def _write_tokenizer(path: Path) -> None:
-    """Eight control tokens, then one token per byte."""
+def _write_tokenizer(path: Path, size: int) -> None:
+    """Eight control tokens, one token per byte, and pairs of bytes that no text is encoded to."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: id_ for id_, token in enumerate([*_SPECIAL, *alphabet])}
+    pairs = (first + second for first in alphabet for second in alphabet)
+    fillers = islice(pairs, max(0, size - len(_SPECIAL) - len(alphabet)))
+    vocab = {token: id_ for id_, token in enumerate([*_SPECIAL, *alphabet, *fillers])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -150,3 +94,18 @@ def _write_tokenizer(path: Path) -> None:
     }
     text = json.dumps(settings, ensure_ascii=False, indent=2)
     (path / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Write one of the sizes that are timed: `python -m inference.models.random_checkpoint M folder`."""
+    parser = argparse.ArgumentParser(description="Write a checkpoint with random weights.")
+    parser.add_argument("size", choices=sorted(SIZES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    options = parser.parse_args()
+    dtype = getattr(torch, options.dtype)
+    random_checkpoint_write(path=options.folder, config=SIZES[options.size], dtype=dtype)
+
+
+if __name__ == "__main__":
+    main()

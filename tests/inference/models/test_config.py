@@ -101,7 +101,8 @@ def test_what_transformers_writes_is_read(kind: type[DeepseekV2Config], tmp_path
 
 def test_v2_defaults_to_softmax_and_greedy() -> None:
     data = {key: value for key, value in V3.items() if key not in ("scoring_func", "topk_method")}
-    config = ModelConfig.from_dict({**data, "model_type": "deepseek_v2", "q_lora_rank": None})
+    data |= {"model_type": "deepseek_v2", "q_lora_rank": None, "norm_topk_prob": False}
+    config = ModelConfig.from_dict(data)
     assert (config.scoring_func, config.topk_method) == ("softmax", "greedy")
     assert config.q_lora_rank is None
 
@@ -124,7 +125,12 @@ def test_nano_keeps_what_makes_it_a_v3() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "llama"}, "model_type: expected one of 'deepseek_v2', 'deepseek_v3', found 'llama'"),
+        (
+            {"model_type": "llama"},
+            "model_type: expected one of 'deepseek_v2', 'deepseek_v3', 'kimi_k2', found",
+        ),
+        ({"max_position_embeddings": 10**12}, "max_position_embeddings: expected at most 1048576"),
+        ({"model_type": "deepseek_v2"}, "routed_scaling_factor: expected 1 with norm_topk_prob"),
         ({"hidden_size": None}, "hidden_size: expected an integer of at least 1, found None"),
         ({"hidden_size": "7168"}, "hidden_size: expected an integer of at least 1, found '7168'"),
         ({"num_experts_per_tok": True}, "num_experts_per_tok"),

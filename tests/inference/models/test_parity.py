@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from inference.models import loader
 from inference.models.config import ModelConfig
@@ -53,6 +56,48 @@ PROMPTS = [
 ]  # 64 is the original context
 
 
+@st.composite
+def architectures(draw: st.DrawFn) -> dict[str, object]:
+    """Small configurations of both families, with every switch that published ones differ in."""
+    v2 = draw(st.booleans())
+    groups = draw(st.sampled_from([1, 2, 4]))
+    per_group = draw(st.integers(2, 5))
+    kept = draw(st.integers(1, groups))
+    heads = draw(st.integers(1, 5))
+    step = 2 if v2 else 1  # transformers' V2 turns even places only
+    method = draw(st.sampled_from(["greedy", "group_limited_greedy"])) if v2 else "noaux_tc"
+    return {
+        **TINY_V3,
+        **(V2 if v2 else {}),
+        "topk_method": method,
+        "norm_topk_prob": False if v2 else draw(st.booleans()),
+        "n_group": groups,
+        "topk_group": kept,
+        "n_routed_experts": groups * per_group,
+        "num_experts_per_tok": draw(st.integers(1, min(4, kept * per_group))),
+        "n_shared_experts": draw(st.integers(1, 2)),
+        "routed_scaling_factor": draw(st.sampled_from([1.0, 2.5, 16.0])),
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "q_lora_rank": draw(st.sampled_from([None, 24])),
+        "kv_lora_rank": step * draw(st.integers(4, 20)),
+        "qk_nope_head_dim": step * draw(st.integers(2, 10)),
+        "qk_rope_head_dim": 2 * draw(st.integers(2, 6)),
+        "v_head_dim": draw(st.integers(4, 20)),
+        "first_k_dense_replace": draw(st.integers(0, 3)),
+        "rope_theta": draw(st.sampled_from([10000.0, 50000.0])),
+        "rope_scaling": draw(st.sampled_from([None, YARN, {**YARN, "factor": 4.0, "beta_fast": 1}])),
+    }
+
+
+@st.composite
+def splits(draw: st.DrawFn, length: int) -> list[int]:
+    """Chunk lengths that sum to `length`."""
+    cuts = sorted(draw(st.sets(st.integers(1, max(1, length - 1)), max_size=min(4, length - 1))))
+    ends = [cut for cut in cuts if cut < length] + [length]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def peer_logits(path: Path, prompt: list[int]) -> torch.Tensor:
     from transformers import AutoModelForCausalLM
 
@@ -76,6 +121,37 @@ def test_logits_equal_those_of_transformers(variant_dir: Path, logits_of: Logits
     whole = logits_of(model, PROMPTS)[0]
     torch.testing.assert_close(whole, expected, rtol=0, atol=5e-5)
     assert expected.abs().max() > 1  # the comparison means something
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+@given(data=st.data())
+def test_logits_of_random_architectures_equal_those_of_transformers(
+    data: st.DataObject, logits_of: LogitsOf
+) -> None:
+    """fp32, to 1e-4 where logits are some units; every prompt goes past YaRN's original context."""
+    config = data.draw(architectures())
+    prompt = PROMPTS[0][: data.draw(st.integers(70, 150))]
+    with TemporaryDirectory() as folder:
+        random_checkpoint_write(path=Path(folder), config=config, seed=data.draw(st.integers(0, 99)))
+        found = logits_of(load_model(Path(folder)), [prompt])[0]
+        expected = peer_logits(Path(folder), prompt)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@given(data=st.data())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_split_of_a_batch_gives_the_same(
+    data: st.DataObject, tiny_dir: Path, logits_of: LogitsOf
+) -> None:
+    """Prompts alone and whole, or together in chunks: fp32, to 5e-5."""
+    model = load_model(tiny_dir)
+    prompts = data.draw(
+        st.lists(st.lists(st.integers(0, 263), min_size=1, max_size=90), min_size=1, max_size=4)
+    )
+    chunks = [data.draw(splits(len(prompt))) for prompt in prompts]
+    together = logits_of(model, prompts, chunks)
+    for prompt, found in zip(prompts, together, strict=True):
+        torch.testing.assert_close(found, logits_of(model, [prompt])[0], rtol=0, atol=5e-5)
 
 
 def test_chunked_and_batched_equal_whole_and_alone(variant_dir: Path, logits_of: LogitsOf) -> None:
