@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from collections.abc import Sequence as Items
 
+from inference.engine.events import EventWriter
 from inference.engine.runner import Runner
+from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
+from inference.engine.speculation import SpeculationControl
 from inference.engine.step import Progress, RowResult, Step
 from inference.engine.text import TextStream
 from inference.engine.types import EngineConfig, EngineStats, FinishReason, GenerationRequest, TokenEvent
@@ -18,18 +22,29 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Requests in, one step after the other, token events out."""
+    """Requests in, one step after the other, token events out. `clock` counts seconds."""
 
     def __init__(
-        self, *, config: EngineConfig, runner: Runner, eos_ids: Collection[int], token_bytes: Items[bytes]
+        self,
+        *,
+        config: EngineConfig,
+        runner: Runner,
+        eos_ids: Collection[int],
+        token_bytes: Items[bytes],
+        grammars: GrammarFactory | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._config = config
         self._runner = runner
-        self._scheduler = Scheduler(config, eos_ids)
-        self._token_bytes = token_bytes
         self._eos_ids = frozenset(eos_ids)
-        self._requests: dict[str, tuple[Sequence, TextStream]] = {}
-        self._arrivals = self._steps = self._generated = 0
+        self._token_bytes = token_bytes
+        self._grammars = grammars
+        self._clock = clock
+        self._scheduler = Scheduler(config, eos_ids)
+        self._speculation = SpeculationControl() if runner.can_draft else None
+        self._events = EventWriter(eos_ids)
+        self._arrivals = self._steps = 0
+        self._schedule_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -39,40 +54,84 @@ class Engine:
         """Queue a checked request."""
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
         sequence = Sequence(request, self._arrivals, seed)
+        if request.params.grammar is not None and self._grammars is not None:
+            sequence.grammar = self._grammars.start(request.params.grammar)
         self._arrivals += 1
-        self._requests[request.request_id] = sequence, TextStream(self._token_bytes, request.params.stop)
-        self._scheduler.add(sequence)
+        self._events.begin(sequence, TextStream(self._token_bytes, request.params.stop))
+        self._scheduler.add(sequence, self._clock())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its pages; one that has ended already is no error."""
-        if request_id in self._requests:
-            sequence, _ = self._requests.pop(request_id)
+        sequence = self._events.forget(request_id)
+        if sequence is not None:
             self._scheduler.finish(sequence, "cancelled")
 
     def end_all(self, reason: FinishReason) -> list[TokenEvent]:
-        """End every request now, each with a last event, and start from an empty schedule."""
-        self._scheduler = Scheduler(self._config, self._eos_ids)
-        sequences = [sequence for sequence, _ in self._requests.values()]
-        return [self._event(Progress(sequence, (), reason)) for sequence in sequences]
+        """End every request now, each with a last event, and start from an empty schedule and cache."""
+        scheduler = self._scheduler
+        self._runner.scrub(scheduler.pages.in_use())
+        self._scheduler = Scheduler(self._config, self._eos_ids, scheduler.counts)
+        return [self._events.write(Progress(one, (), reason)) for one in self._events.sequences()]
 
     def step(self) -> list[TokenEvent]:
         """Compute one batch. Failures of single requests become their last events."""
-        step = self._scheduler.schedule()
-        progress = self._scheduler.record(step, self._run(step))
+        scheduler, began = self._scheduler, self._clock()
+        progress = scheduler.expire(began)
+        speculation = self._speculation
+        drafting = speculation is not None and speculation.wanted(
+            len(scheduler.running), reading=scheduler.reading
+        )
+        step = scheduler.schedule(began, drafting=drafting)
+        self._zero_unclean()
+        scheduled = self._clock()
+        results = self._run(step)
+        ran = self._clock()
+        if speculation is not None:
+            speculation.note(step, results, ran - scheduled)
+        progress += scheduler.record(step, results)
+        events = [self._event(one) for one in progress]
+        self._zero_unclean()
         self._steps += 1
-        return [self._event(one) for one in progress]
+        if not scheduler.has_work and _log.isEnabledFor(logging.DEBUG):
+            scheduler.check()
+        self._schedule_s += self._clock() - began - (ran - scheduled)
+        return events
 
     def stats(self) -> EngineStats:
-        scheduler = self._scheduler
+        scheduler, counts, seconds = self._scheduler, self._scheduler.counts, self._runner.seconds
         return EngineStats(
             running=len(scheduler.running),
             queued=len(scheduler.waiting),
             pages_total=scheduler.pages.total,
             pages_free=scheduler.pages.free,
-            generated_tokens=self._generated,
+            generated_tokens=self._events.generated_tokens,
             steps=self._steps,
             max_running=self._config.max_running,
+            prompt_tokens=counts.prompt_tokens,
+            cached_tokens=counts.cached_tokens,
+            drafted_tokens=counts.drafted_tokens,
+            accepted_tokens=counts.accepted_tokens,
+            begun=counts.begun,
+            expired=counts.expired,
+            preemptions=counts.preemptions,
+            queue_wait_s=counts.queue_wait_s,
+            schedule_s=self._schedule_s,
+            forward_s=seconds.forward,
+            sample_s=seconds.sample,
+            draft_s=seconds.draft,
         )
+
+    def _event(self, progress: Progress) -> TokenEvent:
+        """The event of what happened to a request, which ends where its text does."""
+        event = self._events.write(progress)
+        if event.finish_reason is not None and progress.finish_reason is None:
+            self._scheduler.finish(progress.sequence, event.finish_reason)
+        return event
+
+    def _zero_unclean(self) -> None:
+        pages = self._scheduler.pages.take_unclean()
+        if pages:
+            self._runner.scrub(pages)
 
     def _run(self, step: Step) -> list[RowResult]:
         """Run the batch; when that fails, run its rows alone, so that only the guilty ones fail."""
@@ -82,11 +141,10 @@ class Engine:
             results = self._runner.run(step)
         except Exception:
             _log.exception("a step of %d rows failed; its rows run alone", len(step.rows))
-            results = [self._run_alone(Step((row,))) for row in step.rows]
+            results = [self._run_alone(Step((row,), step.drafting)) for row in step.rows]
         for row, result in zip(step.rows, results, strict=True):
             if result.error is not None:
                 _log.error("request %s failed: %s", row.sequence.request.request_id, result.error)
-                self._runner.scrub(row.pages)
         return results
 
     def _run_alone(self, step: Step) -> RowResult:
@@ -95,32 +153,3 @@ class Engine:
         except Exception as error:
             _log.exception("request %s failed", step.rows[0].sequence.request.request_id)
             return RowResult(error=f"{type(error).__name__}: {error}")
-
-    def _event(self, progress: Progress) -> TokenEvent:
-        """Advance a request's text; a stop string found in it ends the request."""
-        sequence, tokens, reason = progress
-        request = sequence.request
-        _, stream = self._requests[request.request_id]
-        text, stopped = "", False
-        for token in tokens:
-            self._generated += 1
-            if token not in self._eos_ids:
-                text, stopped = stream.push(token)
-        if reason is not None and not stopped:
-            rest, stopped = stream.flush()
-            text += rest
-        if stopped:
-            if reason is None:
-                self._scheduler.finish(sequence, "stop")
-            reason = "stop"
-        if reason is not None:
-            del self._requests[request.request_id]
-        return TokenEvent(
-            request_id=request.request_id,
-            text=text,
-            token_ids=tokens,
-            finish_reason=reason,
-            prompt_tokens=sequence.prompt_tokens,
-            cached_tokens=0,
-            completion_tokens=sequence.completion_tokens,
-        )

@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 
 from inference.engine.assembly import assemble
-from inference.engine.packing import pack_rows
-from inference.engine.sampling import choose_tokens
+from inference.engine.drafting import add_drafts
+from inference.engine.outcome import outcomes
+from inference.engine.packing import arrange
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig
 from inference.models.interface import CausalModel
 
 _NOTHING = RowResult()
-_NOT_FINITE = RowResult(error="the model returned numbers that are not finite")
+
+
+@dataclass(slots=True)
+class Seconds:
+    """Where the time of all steps so far went."""
+
+    forward: float = 0.0
+    sample: float = 0.0
+    draft: float = 0.0
 
 
 class Runner:
     """The only part of the engine that runs the model."""
 
-    def __init__(self, model: CausalModel, config: EngineConfig) -> None:
+    def __init__(
+        self, model: CausalModel, config: EngineConfig, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._model = model
+        self._module = model.mtp if config.speculate else None
         self._page_size = config.page_size
         self._cache = model.new_cache(pages=config.pages, page_size=config.page_size)
+        self._clock = clock
+        self.seconds = Seconds()
+
+    @property
+    def can_draft(self) -> bool:
+        """Whether there is a module that guesses tokens."""
+        return self._module is not None
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[RowResult]:
         """One result per row, in the step's order. Raises what torch raises; only the cache changes."""
-        groups = pack_rows(step.rows)
-        model = self._model
-        batch = assemble(groups, page_size=self._page_size, turn_XR=model.turn_XR, dtype=model.dtype)
-        logits_SV = model.forward(batch, self._cache).logits_SV
-        drawing = [row for group in groups for row in group if row.draws]
-        choices = iter(choose_tokens(logits_SV, [draw for row in drawing for draw in row.draws]))
-        results = {}
-        for row in drawing:
-            chosen = [next(choices) for _ in row.draws]
-            tokens = tuple(one.token for one in chosen if one is not None)
-            complete = len(tokens) == len(chosen)
-            results[row.sequence.arrival] = RowResult(tokens) if complete else _NOT_FINITE
+        clock, model = self._clock, self._model
+        began = clock()
+        rows = arrange(step.rows)
+        rows = [row for group in groups for row in group]
+        batch = assemble(rows, page_size=self._page_size, turn_XR=model.turn_XR)
+        logits_SV, hidden_TD = model.forward(batch, self._cache)
+        computed = clock()
+        results = outcomes(rows, logits_SV, hidden_TD)
+        chosen = clock()
+        if step.drafting and self._module is not None:
+            add_drafts(
+                results, rows, module=self._module, batch=batch, hidden_TD=hidden_TD, cache=self._cache
+            )
+        self.seconds.forward += computed - began
+        self.seconds.sample += chosen - computed
+        self.seconds.draft += clock() - chosen
         return [results.get(row.sequence.arrival, _NOTHING) for row in step.rows]
 
     @torch.inference_mode()

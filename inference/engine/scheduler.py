@@ -1,175 +1,138 @@
 """Which tokens are computed next. Pure Python: no tensors, no device, no clock.
 
 Continuous batching with chunked prefill under one token budget. Running requests that wait for one token come
-first, then prompts in order of arrival fill the rest of the budget, then waiting requests are admitted. When
-pages run out, the youngest running request gives up its own and is computed again later; the oldest one
-always goes on, and a request alone fits the cache, so every request finishes.
+first, then their drafts, then prompts fill the rest of the budget, then waiting requests are admitted. When
+pages run out, the running request of the highest rank gives up its own and is computed again later; the one
+of the lowest always goes on, and a request alone fits the cache, so every request finishes.
+
+A request's rank is the time of its arrival, moved by its priority times `aging_s`: an order that never
+changes, in which a better priority overtakes those that came so much earlier, and nobody waits for ever.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from collections.abc import Sequence as Items
 
-from inference.engine.pages import PageAllocator
+from inference.engine.planning import Counts, Planner
+from inference.engine.prefix import PrefixCache
+from inference.engine.queue import Deadlines, RankedList
+from inference.engine.rows import row_of
 from inference.engine.sequence import Sequence
-from inference.engine.step import Draw, Progress, Row, RowResult, Step
+from inference.engine.step import Progress, Row, RowResult, Step
 from inference.engine.types import EngineConfig, FinishReason
 
 
 class Scheduler:
     """Owns the queue, the running set and the cache pages."""
 
-    def __init__(self, config: EngineConfig, eos_ids: Collection[int]) -> None:
+    def __init__(self, config: EngineConfig, eos_ids: Collection[int], counts: Counts | None = None) -> None:
         self._config = config
         self._eos_ids = frozenset(eos_ids)
-        self.pages = PageAllocator(config.pages)
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in order of arrival
-        self._planned: dict[int, int] = {}  # arrival -> tokens in the step being planned
+        self.cache = PrefixCache(pages=config.pages, page_size=config.page_size)
+        self.pages = self.cache.pool
+        self.waiting = RankedList()
+        self.running = RankedList()
+        self.counts = counts or Counts()
+        self._deadlines = Deadlines()
+        self._planner = Planner(
+            config, waiting=self.waiting, running=self.running, cache=self.cache, counts=self.counts
+        )
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(len(self.running) or len(self.waiting))
 
-    def add(self, sequence: Sequence) -> None:
+    @property
+    def reading(self) -> bool:
+        """Whether prompts are read in the next step, or may be."""
+        return len(self.waiting) > 0 or any(one.pending > 1 for one in self.running)
+
+    def add(self, sequence: Sequence, now_s: float = 0.0) -> None:
         """Queue a request. It must fit the cache alone."""
-        longest = sequence.prompt_tokens + sequence.request.params.max_tokens
-        if self._pages_for(longest) > self.pages.total:
+        request = sequence.request
+        longest = sequence.prompt_tokens + (0 if request.embed else request.params.max_tokens)
+        if self.cache.pages_for(longest) > self.pages.total:
             raise RuntimeError(f"{longest} tokens can never fit {self.pages.total} pages")
-        self.waiting.append(sequence)
+        sequence.submitted_s = now_s
+        sequence.rank = (now_s + request.priority * self._config.aging_s, sequence.arrival)
+        self.waiting.add(sequence)
+        self._deadlines.add(sequence)
 
-    def schedule(self) -> Step:
-        """Choose the next step's rows and take the pages they need."""
-        self._planned.clear()
-        self._plan_decodes()
-        self._plan_prompts()
-        self._admit()
-        planned = self._planned
-        return Step(tuple(self._row(s, planned[s.arrival]) for s in self.running if s.arrival in planned))
+    def expire(self, now_s: float) -> list[Progress]:
+        """End the requests that have not begun in time."""
+        late = self._deadlines.pop(now_s)
+        for sequence in late:
+            self.finish(sequence, "expired")
+        self.counts.expired += len(late)
+        return [Progress(sequence, (), "expired") for sequence in late]
+
+    def schedule(self, now_s: float = 0.0, *, drafting: bool = False) -> Step:
+        """Choose the next step's rows and take the pages they need. Drafts are verified while `drafting`."""
+        planned = self._planner.plan(now_s, drafting=drafting)
+        rows = [row_of(one, planned[one], drafting) for one in self.running if one in planned]
+        return Step(tuple(rows), drafting)
 
     def record(self, step: Step, results: Items[RowResult]) -> list[Progress]:
-        """Take in a step's results: append tokens, finish what has ended, free its pages."""
-        progress: list[Progress] = []
-        for row, result in zip(step.rows, results, strict=True):
-            sequence = row.sequence
-            if result.error is not None:
-                self.finish(sequence, "error")
-            else:
-                sequence.computed = row.end
-                for token in result.tokens:
-                    sequence.tokens.append(token)
-                    self._finish_if_ended(sequence, token)
-            if result.tokens or result.error is not None:
-                progress.append(Progress(sequence, result.tokens, sequence.finish_reason))
-        return progress
+        """Take in a step's results: append tokens, finish what has ended, let full pages be found."""
+        return [
+            progress
+            for row, result in zip(step.rows, results, strict=True)
+            if (progress := self._record_row(row, result, step.drafting)) is not None
+        ]
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Take a request out, wherever it is; its pages are free at once."""
         sequence.finish_reason = reason
-        self._release(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
+            self.cache.release(sequence, spoiled=reason == "error")
         else:
             self.waiting.remove(sequence)
 
-    def _finish_if_ended(self, sequence: Sequence, token: int) -> None:
-        if token in self._eos_ids:
-            self.finish(sequence, "stop")
-        elif sequence.completion_tokens >= sequence.request.params.max_tokens:
-            self.finish(sequence, "length")
+    def check(self) -> None:
+        """Raise `RuntimeError` unless all books agree."""
+        self.cache.check(list(self.running))
+        for queue in (self.running, self.waiting):
+            ranks = [sequence.rank for sequence in queue]
+            if ranks != sorted(set(ranks)):
+                raise RuntimeError("a queue is out of order")
+        if any(len(one.pages) or one.computed for one in self.waiting):
+            raise RuntimeError("a waiting request has pages")
 
-    @property
-    def _budget(self) -> int:
-        """Tokens that the step being planned may still take."""
-        return self._config.step_token_budget - sum(self._planned.values())
+    def _record_row(self, row: Row, result: RowResult, drafting: bool) -> Progress | None:
+        sequence = row.sequence
+        if result.error is not None:
+            self.finish(sequence, "error")
+            return Progress(sequence, (), "error")
+        tokens, reason = self._accept(sequence, result.tokens)
+        drawn = len(row.draws)
+        computed = row.start + len(row.tokens) - drawn + len(tokens)
+        if not drafting:
+            sequence.unseen += computed - sequence.computed
+        sequence.computed, sequence.drafts = computed, result.drafts
+        self.cache.publish(sequence)
+        sequence.scores += result.scores
+        if drawn > 1:
+            self.counts.drafted_tokens += drawn - 1
+            self.counts.accepted_tokens += len(result.tokens) - 1
+        if row.embed:
+            reason = "stop"
+        if reason is not None:
+            self.finish(sequence, reason)
+        if not tokens and reason is None:
+            return None
+        return Progress(sequence, tokens, reason, result.logprobs[: len(tokens)], result.embedding)
 
-    def _plan_decodes(self) -> None:
-        """One token for every running request that waits for just one."""
-        index = 0
-        while index < len(self.running):  # preemption takes from the end
-            sequence = self.running[index]
-            if sequence.pending == 1 and self._make_room(sequence, 1):
-                self._plan(sequence, 1)
-            index += 1
-
-    def _plan_prompts(self) -> None:
-        """Go on reading prompts, oldest first, as far as budget and pages last."""
-        index = 0
-        while index < len(self.running) and (budget := self._budget):
-            sequence = self.running[index]
-            if sequence.pending > 1:
-                count = min(budget, sequence.pending, self._make_room(sequence, 1))
-                if count:
-                    self._plan(sequence, count)
-            index += 1
-
-    def _admit(self) -> None:
-        """Start waiting requests while budget, places and pages for their whole context last.
-
-        Their pages are taken chunk by chunk: those promised to earlier prompts, still being read, are set
-        aside, and one page of growth for each running request, so that a newcomer is not put back at once.
-        """
-        promised = sum(self._pages_for(len(s.tokens)) - len(s.pages) for s in self.running)
-        while self.waiting and len(self.running) < self._config.max_running and (budget := self._budget):
-            sequence = self.waiting[0]
-            promised += self._pages_for(len(sequence.tokens))
-            if self.running and promised + len(self.running) > self.pages.free:
-                return
-            self.waiting.popleft()
-            self.running.append(sequence)
-            self._plan(sequence, min(budget, sequence.pending))
-            promised -= len(sequence.pages)
-
-    def _make_room(self, sequence: Sequence, count: int) -> int:
-        """How many tokens more there are pages for, `count` at least, or 0.
-
-        Pages are taken from the youngest. A decoding request that is the youngest itself gives way; a prompt
-        keeps what it has read and waits.
-        """
-        while (room := self._room(sequence)) < count:
-            victim = self.running[-1]
-            if victim is sequence and sequence.pending > 1:
-                return 0
-            self._preempt(victim)
-            if victim is sequence:
-                return 0
-        return room
-
-    def _room(self, sequence: Sequence) -> int:
-        pages = self.pages.free + len(sequence.pages)
-        return pages * self._config.page_size - sequence.computed
-
-    def _plan(self, sequence: Sequence, count: int) -> None:
-        """Put `count` tokens into the step and take the pages they need, which are free."""
-        need = self._pages_for(sequence.computed + count) - len(sequence.pages)
-        sequence.pages += self.pages.take(need)
-        self._planned[sequence.arrival] = count
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Take the pages of the youngest running request and put it back at the head of the queue.
-
-        Its tokens are kept. It is older than all that wait: requests are admitted in order of arrival.
-        """
-        self.running.remove(sequence)
-        self._planned.pop(sequence.arrival, None)
-        self._release(sequence)
-        self.waiting.appendleft(sequence)
-
-    def _release(self, sequence: Sequence) -> None:
-        self.pages.give_back(sequence.pages)
-        sequence.pages = []
-        sequence.computed = 0
-
-    def _row(self, sequence: Sequence, count: int) -> Row:
-        start = sequence.computed
-        draws: tuple[Draw, ...] = ()
-        if start + count == len(sequence.tokens):
-            request, tokens = sequence.request, sequence.tokens
-            prompt_tokens = sequence.prompt_tokens
-            draws = (Draw(request.params, sequence.seed, len(tokens) - prompt_tokens, tokens, prompt_tokens),)
-        return Row(sequence, sequence.tokens[start : start + count], start, tuple(sequence.pages), draws)
-
-    def _pages_for(self, tokens: int) -> int:
-        return -(-tokens // self._config.page_size)
+    def _accept(
+        self, sequence: Sequence, tokens: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], FinishReason | None]:
+        """Append tokens up to the one that ends the request, if one does."""
+        params = sequence.request.params
+        for count, token in enumerate(tokens, 1):
+            sequence.tokens.append(token)
+            if token in self._eos_ids and not params.ignore_eos:
+                return tokens[:count], "stop"
+            if len(sequence.tokens) - sequence.prompt_tokens >= params.max_tokens:
+                return tokens[:count], "length"
+        return tokens, None

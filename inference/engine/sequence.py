@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from inference.engine.types import FinishReason, GenerationRequest
+from inference.engine.types import FinishReason, GenerationRequest, TokenLogprob
+
+if TYPE_CHECKING:
+    from inference.engine.sampling.grammar import GrammarState
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A prompt and its continuation so far.
 
-    `computed` counts the leading `tokens` whose latents are in `pages`. `arrival` orders requests: earlier
-    ones are never made to wait for later ones' pages.
+    `computed` counts the leading `tokens` whose latents are in `pages`. `rank` orders requests: lower ones
+    are never made to wait for the pages of higher ones. `cached_tokens` is what the first admission found in
+    the cache. `keys` name the contents of full pages, of which the first `published` can be found by others;
+    `awaits` is the key of a page that another request is about to fill. `drafts` are guesses at the next
+    tokens, allowed where no choice depends on the tokens between (penalties, grammars); `unseen` counts
+    tokens that the draft module has not read. `scores` are the log probabilities of the prompt so far.
     """
 
     request: GenerationRequest
     arrival: int
     seed: int
+    grammar: GrammarState | None = None
     tokens: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
+    pages: array[int] = field(default_factory=lambda: array("i"))
     computed: int = 0
     finish_reason: FinishReason | None = None
+    rank: tuple[float, int] = (0.0, 0)
+    submitted_s: float = 0.0
+    begun: bool = False
+    cached_tokens: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    published: int = 0
+    awaits: bytes | None = None
+    drafts: tuple[int, ...] = ()
+    unseen: int = 0
+    scores: list[TokenLogprob] = field(default_factory=list)
+    prompt_tokens: int = 0
+    drafts_allowed: bool = True
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt_token_ids)
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.request.prompt_token_ids)
+        self.prompt_tokens = len(self.tokens)
+        params = self.request.params
+        penalties = (params.repetition_penalty - 1, params.presence_penalty, params.frequency_penalty)
+        self.drafts_allowed = params.grammar is None and not any(penalties)
 
     @property
     def completion_tokens(self) -> int:
-        return len(self.tokens) - len(self.request.prompt_token_ids)
+        return len(self.tokens) - self.prompt_tokens
 
     @property
     def pending(self) -> int:
         """Tokens still to be computed: 1 while decoding, more while (re)reading the prompt."""
         return len(self.tokens) - self.computed
+
+    @property
+    def scoring(self) -> bool:
+        """Whether log probabilities of the prompt are still wanted."""
+        return self.request.params.prompt_logprobs is not None and len(self.scores) < self.prompt_tokens - 1

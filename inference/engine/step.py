@@ -9,7 +9,7 @@ from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING, NamedTuple
 
 from inference.engine.sequence import Sequence
-from inference.engine.types import FinishReason, SamplingParams
+from inference.engine.types import FinishReason, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from inference.engine.sampling.grammar import GrammarState
@@ -35,7 +35,8 @@ class Row(NamedTuple):
     """Some consecutive tokens of one request: they start at position `start` of its context.
 
     `pages` cover positions 0 to the last new one. A token is chosen after each of the last `len(draws)`
-    tokens; without draws the prompt goes on.
+    tokens, of which all but the first are drafts; without draws the prompt goes on. `scores` asks for the log
+    probabilities of prompt tokens, `embed` for the last token's state, `draft` for guesses at what follows.
     """
 
     sequence: Sequence
@@ -43,6 +44,9 @@ class Row(NamedTuple):
     start: int
     pages: Items[int]
     draws: tuple[Draw, ...] = ()
+    scores: bool = False
+    embed: bool = False
+    draft: bool = False
 
     @property
     def end(self) -> int:
@@ -51,16 +55,24 @@ class Row(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The rows of one forward pass."""
+    """The rows of one forward pass. `drafting`: the draft module reads them too."""
 
     rows: tuple[Row, ...]
+    drafting: bool = False
 
 
 class RowResult(NamedTuple):
-    """The chosen tokens (none: none was asked for), or why there are none."""
+    """The chosen tokens (none: none was asked for), or why there are none.
+
+    Of drafts as many are accepted as were chosen, one after the other; one token more follows them.
+    """
 
     tokens: tuple[int, ...] = ()
     error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    drafts: tuple[int, ...] = ()
+    scores: tuple[TokenLogprob, ...] = ()
+    embedding: tuple[float, ...] | None = None
 
 
 class Progress(NamedTuple):
@@ -69,3 +81,5 @@ class Progress(NamedTuple):
     sequence: Sequence
     tokens: tuple[int, ...]
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    embedding: tuple[float, ...] | None = None

@@ -100,8 +100,13 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot after the latest step. `generated_tokens` and `steps` count since the start, as do the
-    seconds of the loop: waiting for commands and obeying them, in steps, and handing on what they brought.
+    """A snapshot after the latest step. All but the first four and `max_running` count since the start.
+
+    `prompt_tokens` are those of requests that have `begun`, `cached_tokens` the part of them found in the
+    cache; of `drafted_tokens` that were verified, `accepted_tokens` came true. `queue_wait_s` adds up the
+    waits of requests before they began. A step's seconds go to `schedule_s` (choosing rows and recording
+    what they brought), `forward_s`, `sample_s` and `draft_s`; the loop's to waiting for commands and obeying
+    them, stepping, and handing on what the steps brought.
     """
 
     running: int
@@ -111,6 +116,18 @@ class EngineStats:
     generated_tokens: int
     steps: int
     max_running: int
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    begun: int = 0
+    expired: int = 0
+    preemptions: int = 0
+    queue_wait_s: float = 0.0
+    schedule_s: float = 0.0
+    forward_s: float = 0.0
+    sample_s: float = 0.0
+    draft_s: float = 0.0
     waiting_s: float = 0.0
     stepping_s: float = 0.0
     publishing_s: float = 0.0
@@ -120,6 +137,9 @@ class EngineStats:
 class EngineConfig:
     """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget`
     at most.
+
+    A request goes before those of the next priority that came up to `aging_s` earlier. `speculate` lets a
+    checkpoint's prediction module draft tokens, where it has one and while that pays.
     """
 
     page_size: int = 16
@@ -129,6 +149,8 @@ class EngineConfig:
     threads: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_queued: int = 1024
+    aging_s: float = 10.0
+    speculate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):
@@ -141,6 +163,8 @@ class EngineConfig:
                 f"step_token_budget: expected at least max_running = {self.max_running}, "
                 f"so that every running request gets a token each step; found {self.step_token_budget}"
             )
+        if not 0 <= self.aging_s < float("inf"):
+            raise ValueError(f"aging_s: expected a number of at least 0, found {self.aging_s}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype: expected 'float32' or 'bfloat16', found {self.dtype!r}")
 

@@ -254,6 +254,6 @@ def test_ending_all_leaves_an_empty_engine(model: DeepseekModel, tokenizer: Toke
 
 
 def test_bf16_serves(tiny_dir: Path, tokenizer: Tokenizer) -> None:
-    rough = load_model(tiny_dir, dtype=torch.bfloat16)
+    rough = load_model(tiny_dir, weights="bfloat16")
     events = serve(make(rough, tokenizer), MIXED)
     assert all(found[-1].finish_reason in ("length", "stop") for found in events.values())
