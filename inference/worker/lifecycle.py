@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 
+from inference.parent_death import parent_death_signal
 from inference.worker.logs import log_event
 from inference.worker.runtime import Runtime
 
 DRAIN_LIMIT_S = 20.0
 PARENT_DEATH_VARIABLE = "TOKENWORKS_PARENT_DEATH_SIGNAL"
 PARENT_PID_VARIABLE = "TOKENWORKS_PARENT_PID"
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
 _INTERRUPTED_S = 5.0
 
@@ -29,10 +27,7 @@ def parent_death_follow() -> None:
     if os.environ.get(PARENT_DEATH_VARIABLE) != "1":
         return
     parent = int(os.environ.get(PARENT_PID_VARIABLE) or os.getppid())
-    if sys.platform == "linux":
-        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    else:
+    if not parent_death_signal(signal.SIGTERM):
         threading.Thread(target=_parent_watch, args=(parent,), name="parent-watch", daemon=True).start()
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)

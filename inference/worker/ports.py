@@ -11,10 +11,34 @@ from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
 class TokenizerPort(Protocol):
     """Text to token ids. Control tokens spelled in a caller's text stay ordinary text."""
 
+    @property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The bytes of each token; empty for control tokens."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+
+    @property
+    def chat_template(self) -> str:
+        """The chat template's source; empty where the model has none."""
+
+    @property
+    def accepts_tools(self) -> bool:
+        """Whether the chat template has a place for tool definitions."""
+
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
         """Token ids of plain text, after the begin-of-sequence token if ``add_bos``."""
 
-    def encode_chat(self, messages: list[dict[str, object]]) -> list[int]:
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids, without control tokens."""
+
+    def token_name(self, token_id: int) -> tuple[str, bytes]:
+        """How a token is shown, and the bytes it stands for."""
+
+    def encode_chat(
+        self, messages: list[dict[str, object]], *, tools: list[dict[str, object]] | None = None
+    ) -> list[int]:
         """Token ids of a conversation up to where the answer begins. ValueError if the template refuses."""
 
     def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
@@ -32,8 +56,8 @@ class EnginePort(Protocol):
     def max_model_len(self) -> int:
         """Prompt and completion together, in tokens."""
 
-    async def start(self) -> None:
-        """Begin to run steps."""
+    async def ended(self) -> None:
+        """Wait until nothing is computed any more: after `close`, or because the engine failed."""
 
     async def close(self) -> None:
         """Cancel what runs and stop."""

@@ -15,6 +15,7 @@ from inference.worker.logs import log_event
 from inference.worker.membership.errors import ConfigurationError
 from inference.worker.membership.heartbeat import Heart
 from inference.worker.options import WorkerOptions
+from inference.worker.ports import EnginePort
 from inference.worker.runtime import Runtime
 from inference.worker.server.app import WorkerApp
 from inference.worker.server.http import HttpServer, listener_bind
@@ -36,17 +37,22 @@ async def worker_run(options: WorkerOptions) -> int:
             runtime.begin(service)
             log_event("ready", worker_id=service.enrolment.worker_id, endpoint=endpoint)
             beats = Heart(runtime, service, loaded.key, client).beat()
-            return await _serve(runtime, stopping, beats)
+            return await _serve(runtime, stopping, beats, service.engine)
         finally:
             await _unload(loaded)
 
 
-async def _serve(runtime: Runtime, stopping: asyncio.Event, beats: Coroutine[Any, Any, None]) -> int:
+async def _serve(
+    runtime: Runtime, stopping: asyncio.Event, beats: Coroutine[Any, Any, None], engine: EnginePort
+) -> int:
     """Until a signal, or until the engine or the heartbeats fail; heartbeats go on while draining."""
     heart = asyncio.create_task(beats)
-    waits = [asyncio.create_task(event.wait()) for event in (stopping, runtime.failed)]
+    engine_end = asyncio.create_task(engine.ended())
+    waits = [engine_end, *(asyncio.create_task(event.wait()) for event in (stopping, runtime.failed))]
     try:
         await asyncio.wait({heart, *waits}, return_when=asyncio.FIRST_COMPLETED)
+        if engine_end.done():
+            runtime.fail("The engine stopped.")
         await runtime_drain(runtime)
         if heart.done():
             heart.result()

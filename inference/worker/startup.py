@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from inference.engine import AsyncEngine
+from inference.engine.remote import EngineDiedError, RemoteEngine
 from inference.messages import Capacity
 from inference.worker.journal.errors import JournalError
 from inference.worker.journal.journal import Journal
 from inference.worker.logs import log_event
 from inference.worker.membership.enrol import Candidate
-from inference.worker.membership.errors import ConfigurationError
+from inference.worker.membership.errors import ConfigurationError, StartupError
 from inference.worker.membership.join import identity_obtain
 from inference.worker.membership.release import LocalRelease, release_read
 from inference.worker.options import WorkerOptions
@@ -25,28 +25,42 @@ from inference.worker.signing import WorkerKey, key_load
 class Loaded:
     """What the files of this machine give, before the control plane is asked."""
 
-    engine: AsyncEngine
+    engine: RemoteEngine
     release: LocalRelease
     journal: Journal
     key: WorkerKey
 
 
 async def files_load(options: WorkerOptions) -> Loaded:
-    """Load model, key and journal, and hash the release. Raises ConfigurationError."""
+    """Load model, key and journal, and hash the release. Raises StartupError, or ConfigurationError."""
     try:
-        return await asyncio.to_thread(_load, options)
+        key, journal = await asyncio.to_thread(_key_and_journal, options)
+        try:
+            engine, release = await _engine_and_release(options)
+        except BaseException:
+            journal.close()
+            raise
     except JournalError as error:
         raise ConfigurationError(
             f"the journal in {options.state_dir.name} cannot be used: {error}"
         ) from error
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"this worker's files cannot be used: {error}") from error
+    except EngineDiedError as error:
+        raise StartupError(str(error)) from error
+    log_event(
+        "model_loaded",
+        release_digest=release.digest,
+        max_model_len=engine.max_model_len,
+        engine_pid=engine.pid,
+    )
+    return Loaded(engine=engine, release=release, journal=journal, key=key)
 
 
 async def service_start(
     options: WorkerOptions, loaded: Loaded, endpoint: str, client: httpx.AsyncClient
 ) -> Service:
-    """Enrol, or go on as the worker known already, and start the engine. Raises StartupError's kinds."""
+    """Enrol, or go on as the worker known already, in front of the engine. Raises StartupError's kinds."""
     candidate = Candidate(
         name=options.name,
         endpoint=endpoint,
@@ -66,7 +80,6 @@ async def service_start(
         token_file=options.token_file,
         client=client,
     )
-    await loaded.engine.start()
     return Service(
         engine=loaded.engine,
         journal=loaded.journal,
@@ -75,14 +88,19 @@ async def service_start(
     )
 
 
-def _load(options: WorkerOptions) -> Loaded:
+def _key_and_journal(options: WorkerOptions) -> tuple[WorkerKey, Journal]:
     key = key_load(options.key_file)
-    journal = Journal(options.journal_dir, key)
+    return key, Journal(options.journal_dir, key)
+
+
+async def _engine_and_release(options: WorkerOptions) -> tuple[RemoteEngine, LocalRelease]:
+    """The release is hashed while the engine's process loads the model."""
+    fields = {"process": "engine", "worker": options.name}
+    launch = asyncio.create_task(RemoteEngine.launch(options.model_dir, options.engine, log_fields=fields))
     try:
-        release = release_read(options.model_dir)
-        engine = AsyncEngine.load(options.model_dir, options.engine)
+        release = await asyncio.to_thread(release_read, options.model_dir)
     except BaseException:
-        journal.close()
+        launch.cancel()
+        await asyncio.wait({launch})
         raise
-    log_event("model_loaded", release_digest=release.digest, max_model_len=engine.max_model_len)
-    return Loaded(engine=engine, release=release, journal=journal, key=key)
+    return await launch, release

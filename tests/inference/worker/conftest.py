@@ -23,6 +23,7 @@ from inference.engine import (
     RequestRejected,
     TokenEvent,
 )
+from inference.engine.types import TokenLogprob
 from inference.messages import (
     Enrolment,
     EnrolRequest,
@@ -41,19 +42,36 @@ from inference.worker.signing import WorkerKey, key_load, signature_is_valid
 RELEASE = "tokenworks-test"
 RELEASE_DIGEST = "ab" * 32
 DISPATCH = "dispatch-token"
-BOS, FIM_BEGIN, FIM_HOLE, FIM_END = 256, 257, 258, 259
+BOS, FIM_BEGIN, FIM_HOLE, FIM_END, EOS = 256, 257, 258, 259, 260
 
 
 class ByteTokenizer:
     """One token a byte, so that every count can be checked by hand."""
 
+    token_bytes = tuple(bytes([byte]) for byte in range(256)) + (b"",) * 5
+    eos_ids = frozenset({EOS})
+    chat_template = "{{ tools }} <tool_call>"
+    accepts_tools = True
+
+    def decode(self, ids: list[int]) -> str:
+        return b"".join(self.token_bytes[one] for one in ids).decode(errors="replace")
+
+    def token_name(self, token_id: int) -> tuple[str, bytes]:
+        data = self.token_bytes[token_id]
+        return data.decode("latin-1") or f"<{token_id}>", data
+
     def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
         return [BOS] * add_bos + list(text.encode())
 
-    def encode_chat(self, messages: list[dict[str, object]]) -> list[int]:
+    def encode_chat(
+        self, messages: list[dict[str, object]], *, tools: list[dict[str, object]] | None = None
+    ) -> list[int]:
         if messages[-1]["role"] == "assistant":
             raise ValueError("the last message is the assistant's")
-        return self.encode("".join(f"{m['role']}:{m['content']}\n" for m in messages), add_bos=True)
+        offered = "" if tools is None else f"{json.dumps(tools)}\n"
+        return self.encode(
+            offered + "".join(f"{m['role']}:{m['content']}\n" for m in messages), add_bos=True
+        )
 
     def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
         if suffix == "unsupported":
@@ -78,8 +96,8 @@ class ScriptedEngine:
     cancelled: list[str] = field(default_factory=list)
     running: int = 0
 
-    async def start(self) -> None:
-        pass
+    async def ended(self) -> None:
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         pass
@@ -105,12 +123,13 @@ class ScriptedEngine:
         self.running += 1
         finished = False
         try:
-            for index, text in enumerate(self.texts):
+            texts = [""] if request.embed else self.texts
+            for index, text in enumerate(texts):
                 if self.gate is not None and index >= self.free:
                     await self.gate.wait()
-                if self.failure is not None and index == len(self.texts) - 1:
+                if self.failure is not None and index == len(texts) - 1:
                     raise self.failure
-                finished = index == len(self.texts) - 1
+                finished = index == len(texts) - 1
                 yield self._event(request, index, text, finished)
         finally:
             self.running -= 1
@@ -118,6 +137,18 @@ class ScriptedEngine:
                 self.cancelled.append(request.request_id)
 
     def _event(self, request: GenerationRequest, index: int, text: str, last: bool) -> TokenEvent:
+        """Token i has log probability -i - 1; a prompt's tokens, after the first, have -0.5."""
+        params, prompt = request.params, request.prompt_token_ids
+        if request.embed:
+            return TokenEvent(
+                request.request_id, "", (), "stop", len(prompt), self.cached_tokens, 0, embedding=(3.0, 4.0)
+            )
+        scored, prompt_scored = (), ()
+        if params.logprobs is not None:
+            scored = (TokenLogprob(index, -index - 1.0, ((65, -0.25),) * params.logprobs),)
+        if params.prompt_logprobs is not None and index == 0:
+            top = ((65, -0.25),) * params.prompt_logprobs
+            prompt_scored = (None, *(TokenLogprob(token, -0.5, top) for token in prompt[1:]))
         return TokenEvent(
             request_id=request.request_id,
             text=text,
@@ -126,6 +157,8 @@ class ScriptedEngine:
             prompt_tokens=len(request.prompt_token_ids),
             cached_tokens=self.cached_tokens,
             completion_tokens=index + 1,
+            logprobs=scored,
+            prompt_logprobs=prompt_scored,
         )
 
 
