@@ -6,6 +6,7 @@ from collections.abc import Sequence as Items
 
 import torch
 
+from inference.engine.outcome import logit_count
 from inference.engine.packing import is_long
 from inference.engine.step import Row
 from inference.layers.batch import FlatBatch, LongRow
@@ -22,7 +23,7 @@ def assemble(rows: Items[Row], *, page_size: int, turn_XR: torch.Tensor) -> Flat
     end = 0
     for row in rows:
         end += len(row.tokens)
-        last += range(end - len(row.draws), end)
+        last += range(end - logit_count(row), end)
     return FlatBatch(
         token_T=torch.tensor([token for row in rows for token in row.tokens]),
         turn_TR=turn_XR[torch.tensor(positions)],
@@ -56,6 +57,6 @@ def _long(rows: Items[Row], first: int) -> tuple[LongRow, ...]:
     for row in rows:
         if not is_long(row):
             raise ValueError("a row of few new tokens follows one of many: the rows are not arranged")
-        found.append(LongRow(first, len(row.tokens), row.start, torch.tensor(row.pages)))
+        found.append(LongRow(first, len(row.tokens), row.start, torch.tensor(row.pages, dtype=torch.int64)))
         first += len(row.tokens)
     return tuple(found)

@@ -52,7 +52,6 @@ class Runner:
         clock, model = self._clock, self._model
         began = clock()
         rows = arrange(step.rows)
-        rows = [row for group in groups for row in group]
         batch = assemble(rows, page_size=self._page_size, turn_XR=model.turn_XR)
         logits_SV, hidden_TD = model.forward(batch, self._cache)
         computed = clock()
