@@ -20,6 +20,7 @@ TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 
 _FAMILIES = ("deepseek_v2", "deepseek_v3", "kimi_k2")  # Kimi K2 is a V3 by another name
 _METHODS = ("greedy", "group_limited_greedy", "noaux_tc")
+_LAYERS_MAX = 10_000
 _POSITIONS_MAX = 1 << 20  # the rotary table is made for all of them
 
 __all__ = ["ConfigError", "ModelConfig", "ScoringFunc", "TopkMethod", "YarnConfig"]
@@ -40,12 +41,12 @@ class YarnConfig:
 
     @classmethod
     def from_fields(cls, fields: Fields, *, max_position_embeddings: int) -> YarnConfig:
-        original = fields.integer("original_max_position_embeddings", max_position_embeddings)
+        original = fields.integer("original_max_position_embeddings", max_position_embeddings, at_least=1)
         return cls(
             factor=fields.number("factor", max_position_embeddings / original, above=0.0),
             original_max_position_embeddings=original,
-            beta_fast=fields.number("beta_fast", 32.0) or 32.0,
-            beta_slow=fields.number("beta_slow", 1.0) or 1.0,
+            beta_fast=fields.number("beta_fast", 32.0, above=0.0),
+            beta_slow=fields.number("beta_slow", 1.0, above=0.0),
             mscale=fields.number("mscale", 0.0),
             mscale_all_dim=fields.number("mscale_all_dim", 0.0),
             attention_factor=fields.optional_number("attention_factor"),
@@ -110,13 +111,13 @@ class ModelConfig:
         family = fields.choice("model_type", None, _FAMILIES)
         v2 = family == "deepseek_v2"
         _refuse_unsupported(fields)
-        max_positions = fields.integer("max_position_embeddings", None, at_least=1)
+        max_positions = fields.integer("max_position_embeddings", None, at_least=1, at_most=_POSITIONS_MAX)
         theta, yarn = _parse_rope(fields, max_position_embeddings=max_positions)
         config = cls(
             model_type=family,
             vocab_size=fields.integer("vocab_size", None, at_least=1),
             hidden_size=fields.integer("hidden_size", None, at_least=1),
-            num_hidden_layers=fields.integer("num_hidden_layers", None, at_least=1),
+            num_hidden_layers=fields.integer("num_hidden_layers", None, at_least=1, at_most=_LAYERS_MAX),
             first_k_dense_replace=fields.integer("first_k_dense_replace", None),
             num_attention_heads=fields.integer("num_attention_heads", None, at_least=1),
             q_lora_rank=fields.optional_integer("q_lora_rank", at_least=1),
@@ -145,7 +146,7 @@ class ModelConfig:
             rope_scaling=yarn,
             rms_norm_eps=fields.number("rms_norm_eps", 1e-6, above=0.0),
             max_position_embeddings=max_positions,
-            num_nextn_predict_layers=fields.integer("num_nextn_predict_layers", 0),
+            num_nextn_predict_layers=fields.integer("num_nextn_predict_layers", 0, at_most=_LAYERS_MAX),
             tie_word_embeddings=fields.flag("tie_word_embeddings", False),
             bos_token_id=fields.optional_integer("bos_token_id", at_least=0),
             eos_token_ids=fields.integers("eos_token_id"),
@@ -168,10 +169,10 @@ def _refuse_unsupported(fields: Fields) -> None:
 def _parse_rope(fields: Fields, *, max_position_embeddings: int) -> tuple[float, YarnConfig | None]:
     """Theta and YaRN's settings (`None`: plain rotary) from either spelling."""
     scaling = fields.optional_section("rope_scaling") or fields.optional_section("rope_parameters")
-    theta = fields.number("rope_theta", 10000.0, above=0.0)
+    theta = fields.number("rope_theta", 10000.0, above=1.0)
     if scaling is None:
         return theta, None
-    theta = scaling.number("rope_theta", theta, above=0.0)
+    theta = scaling.number("rope_theta", theta, above=1.0)
     key = "rope_type" if scaling.has("rope_type") else "type"
     if scaling.choice(key, "default", ("default", "yarn")) == "default":
         return theta, None
@@ -191,11 +192,6 @@ def _check_consistent(config: ModelConfig, source: str) -> None:
             config.num_experts_per_tok <= per_group * config.topk_group,
             "num_experts_per_tok",
             f"at most the {per_group * config.topk_group} experts of topk_group groups",
-        ),
-        (
-            config.max_position_embeddings <= _POSITIONS_MAX,
-            "max_position_embeddings",
-            f"at most {_POSITIONS_MAX}",
         ),
         (
             config.model_type != "deepseek_v2" or not config.norm_topk_prob or scale == 1,

@@ -6,11 +6,12 @@ import torch
 
 from inference.layers.attention import AttentionShape
 from inference.layers.batch import FlatBatch
+from inference.layers.forms import Forms
 from inference.models.config import ModelConfig
 from inference.models.decoder import DecoderLayer
 from inference.models.interface import Forward
 from inference.models.mtp import MtpModule
-from moe_ops.rms_norm import rms_norm
+from moe_ops.linear import PackedMatrix
 
 
 class DeepseekModel:
@@ -25,32 +26,34 @@ class DeepseekModel:
         embedding: torch.Tensor,
         layers: tuple[DecoderLayer, ...],
         norm: torch.Tensor,
-        head_DV: torch.Tensor,
+        head: PackedMatrix,
+        forms: Forms,
         mtp: MtpModule | None = None,
     ) -> None:
         self.config = config
-        self.dtype = embedding.dtype
+        self.dtype = torch.float32  # of activations
         self.turn_XR = turn_XR
         self.mtp = mtp
         self._shape = shape
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
-        self._head_DV = head_DV
+        self._head = head
+        self._forms = forms
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """A zeroed cache of shape (layers, pages, positions in a page, latent + rotary width); the last layer
         is the prediction module's where it is loaded.
         """
         layers = len(self._layers) + (self.mtp is not None)
-        return torch.zeros(layers, pages, page_size, self._shape.cached, dtype=self.dtype)
+        return torch.zeros(layers, pages, page_size, self._shape.cached, dtype=self._embedding.dtype)
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """Compute all tokens of `batch` and write their latents to `cache`."""
         eps = self.config.rms_norm_eps
-        x_TD = self._embedding.index_select(0, batch.token_T)
+        x_TD = self._embedding.index_select(0, batch.token_T).float()
         for index, layer in enumerate(self._layers):
             layer.add_to(x_TD, cache[index], batch, eps)
-        hidden_TD = rms_norm(x_TD, self._norm, eps)
-        logits_SV = torch.mm(hidden_TD.index_select(0, batch.last_S), self._head_DV).float()
+        hidden_TD = self._forms.rms_norm(x_TD, self._norm, eps)
+        logits_SV = self._forms.linear(hidden_TD.index_select(0, batch.last_S), self._head)
         return Forward(logits_SV, hidden_TD)

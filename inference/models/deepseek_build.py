@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from inference.layers.attention import AttentionShape, AttentionWeights, LatentAttention
+from inference.layers.forms import Packing
 from inference.layers.mlp import GatedMlp
 from inference.layers.moe import MoeMlp
 from inference.layers.rope import RopeTable, softmax_scale
@@ -13,21 +14,24 @@ from inference.models.config import ModelConfig
 from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
 from inference.models.mtp import MtpModule
+from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
+from moe_ops.linear import PackedMatrix, pack_matrix
 from moe_ops.router import RouterSpec
 
 
-def build(config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype, mtp: bool) -> DeepseekModel:
-    """The model in `dtype`, with its first prediction module when `mtp` is wanted and there is one."""
-    return _Loader(config, checkpoint, dtype).model(mtp=mtp and config.num_nextn_predict_layers > 0)
+def build(config: ModelConfig, checkpoint: Checkpoint, packing: Packing, mtp: bool) -> DeepseekModel:
+    """The model, with its first prediction module when `mtp` is wanted and there is one."""
+    return _Loader(config, checkpoint, packing).model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
 class _Loader:
     """Reads the tensors of one checkpoint layer by layer."""
 
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, packing: Packing) -> None:
         self._config = config
         self._checkpoint = checkpoint
-        self._dtype = dtype
+        self._packing = packing
+        self._format = packing.weights
         self._shape = AttentionShape(
             heads=config.num_attention_heads,
             nope=config.qk_nope_head_dim,
@@ -41,9 +45,8 @@ class _Loader:
     def model(self, *, mtp: bool) -> DeepseekModel:
         config = self._config
         rope = RopeTable.build(config)
-        embedding = self._weight("model.embed_tokens")
-        head = embedding if config.tie_word_embeddings else self._weight("lm_head")
-        head_DV = head.t().contiguous()
+        embedding = self._read("model.embed_tokens", self._packing.kept)
+        head = pack_matrix(embedding if config.tie_word_embeddings else self._weight("lm_head"), self._format)
         return DeepseekModel(
             config=config,
             shape=self._shape,
@@ -51,20 +54,22 @@ class _Loader:
             embedding=embedding,
             layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
             norm=self._weight("model.norm"),
-            head_DV=head_DV,
-            mtp=self._mtp(embedding, head_DV) if mtp else None,
+            head=head,
+            forms=self._packing.forms,
+            mtp=self._mtp(embedding, head) if mtp else None,
         )
 
-    def _mtp(self, embedding: torch.Tensor, head_DV: torch.Tensor) -> MtpModule:
+    def _mtp(self, embedding: torch.Tensor, head: PackedMatrix) -> MtpModule:
         prefix = f"model.layers.{self._config.num_hidden_layers}"
         return MtpModule(
             embedding=embedding,
             embedding_norm=self._weight(f"{prefix}.enorm"),
             state_norm=self._weight(f"{prefix}.hnorm"),
-            joint=self._weight(f"{prefix}.eh_proj"),
+            joint=pack_matrix(self._weight(f"{prefix}.eh_proj"), self._format),
             layer=self._layer(self._config.num_hidden_layers),
             norm=self._weight(f"{prefix}.shared_head.norm"),
-            head_DV=head_DV,
+            head=head,
+            forms=self._packing.forms,
             eps=self._config.rms_norm_eps,
         )
 
@@ -76,47 +81,53 @@ class _Loader:
             attention=self._attention(f"{prefix}.self_attn"),
             mlp_norm=self._weight(f"{prefix}.post_attention_layernorm"),
             mlp=self._moe(f"{prefix}.mlp") if moe else self._mlp(f"{prefix}.mlp"),
+            forms=self._packing.forms,
         )
 
     def _attention(self, prefix: str) -> LatentAttention:
         low_rank = self._config.q_lora_rank is not None
-        weights = AttentionWeights(
-            q_a_norm=self._weight(f"{prefix}.q_a_layernorm") if low_rank else None,
-            q_a=self._weight(f"{prefix}.q_a_proj") if low_rank else None,
-            q_b=self._weight(f"{prefix}.q_b_proj" if low_rank else f"{prefix}.q_proj"),
+        weights = AttentionWeights.pack(
+            q=self._weight(f"{prefix}.q_a_proj" if low_rank else f"{prefix}.q_proj"),
+            q_norm=self._weight(f"{prefix}.q_a_layernorm") if low_rank else None,
+            q_b=self._weight(f"{prefix}.q_b_proj") if low_rank else None,
             kv_a=self._weight(f"{prefix}.kv_a_proj_with_mqa"),
-            kv_a_norm=self._weight(f"{prefix}.kv_a_layernorm"),
+            kv_norm=self._weight(f"{prefix}.kv_a_layernorm"),
             kv_b=self._weight(f"{prefix}.kv_b_proj"),
             o=self._weight(f"{prefix}.o_proj"),
+            shape=self._shape,
+            weight_format=self._format,
         )
-        return LatentAttention(weights, self._shape)
+        return LatentAttention(weights, self._shape, self._packing.forms)
 
     def _mlp(self, prefix: str) -> GatedMlp:
-        gate, up, down = (self._weight(f"{prefix}.{part}_proj") for part in ("gate", "up", "down"))
-        return GatedMlp(gate, up, down)
+        return GatedMlp(self._experts(prefix, 1), self._packing.forms)
 
     def _moe(self, prefix: str) -> MoeMlp:
         config = self._config
-        experts, width, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
-        gate_up_EDJ = torch.empty(experts, hidden, 2 * width, dtype=self._dtype)
-        down_EID = torch.empty(experts, width, hidden, dtype=self._dtype)
-        for expert in range(experts):
-            gate_up_EDJ[expert, :, :width] = self._weight(f"{prefix}.experts.{expert}.gate_proj").t()
-            gate_up_EDJ[expert, :, width:] = self._weight(f"{prefix}.experts.{expert}.up_proj").t()
-            down_EID[expert] = self._weight(f"{prefix}.experts.{expert}.down_proj").t()
         biased = config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
+        parts = [self._experts(f"{prefix}.experts.{expert}", 1) for expert in range(config.n_routed_experts)]
+        if config.n_shared_experts:
+            parts.append(self._experts(f"{prefix}.shared_experts", config.n_shared_experts))
         return MoeMlp(
             router_ED=self._checkpoint.read(f"{prefix}.gate.weight", torch.float32),
             bias_E=self._checkpoint.read(bias, torch.float32) if biased else None,
             spec=self._router,
-            gate_up_EDJ=gate_up_EDJ,
-            down_EID=down_EID,
-            shared=self._mlp(f"{prefix}.shared_experts") if config.n_shared_experts else None,
+            experts=stack_experts(parts),
+            shared=config.n_shared_experts or 0,
+            forms=self._packing.forms,
         )
 
+    def _experts(self, prefix: str, count: int) -> PackedExperts:
+        """The gated MLP `prefix` as `count` experts of equal width."""
+        gate, up, down = (self._weight(f"{prefix}.{part}_proj") for part in ("gate", "up", "down"))
+        return pack_experts(*split_mlp(gate, up, down, count), self._format)
+
     def _weight(self, name: str) -> torch.Tensor:
-        return self._checkpoint.read(f"{name}.weight", self._dtype)
+        return self._read(name, torch.float32)
+
+    def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        return self._checkpoint.read(f"{name}.weight", dtype)
 
 
 def router_spec(config: ModelConfig) -> RouterSpec:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.models.fields import shown
+
 _LENGTH_BYTES = 8
 _HEADER_BYTES_MAX = 100_000_000  # the format's own limit
 _METADATA = "__metadata__"
@@ -64,12 +66,6 @@ def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
         repeated = next(name for name in found if names.count(name) > 1)
         raise ValueError(f"{shown(repeated)} is there twice")
     return found
-
-
-def shown(value: object) -> str:
-    """`value` for an error message, cut to a bearable length."""
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "…"
 
 
 def _read_raw(path: Path) -> tuple[bytes, int]:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from inference.models.headers import CheckpointError, TensorHeader, shown, unique_keys
+from inference.models.fields import shown
+from inference.models.headers import CheckpointError, TensorHeader, unique_keys
 
 _INDEX = "model.safetensors.index.json"
 _SHOWN = 8  # names listed of each kind of fault

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 
 from inference.layers.batch import FlatBatch
+from inference.layers.forms import Forms
 from inference.models.decoder import DecoderLayer
-from moe_ops.rms_norm import rms_norm
+from moe_ops.linear import PackedMatrix
 
 
 class MtpModule:
@@ -25,20 +26,22 @@ class MtpModule:
         embedding: torch.Tensor,
         embedding_norm: torch.Tensor,
         state_norm: torch.Tensor,
-        joint: torch.Tensor,
+        joint: PackedMatrix,
         layer: DecoderLayer,
         norm: torch.Tensor,
-        head_DV: torch.Tensor,
+        head: PackedMatrix,
         eps: float,
+        forms: Forms,
     ) -> None:
         self._embedding = embedding
         self._embedding_norm = embedding_norm
         self._state_norm = state_norm
-        self._joint = joint.t().contiguous()
+        self._joint = joint
         self._layer = layer
         self._norm = norm
-        self._head_DV = head_DV
+        self._head = head
         self._eps = eps
+        self._forms = forms
 
     def forward(
         self, batch: FlatBatch, hidden_TD: torch.Tensor, next_token_T: torch.Tensor, cache: torch.Tensor
@@ -47,10 +50,10 @@ class MtpModule:
 
         `hidden_TD` and `next_token_T` have a row for every token of `batch`.
         """
-        eps = self._eps
-        next_TD = rms_norm(self._embedding.index_select(0, next_token_T), self._embedding_norm, eps)
-        state_TD = rms_norm(hidden_TD, self._state_norm, eps)
-        x_TD = torch.mm(torch.cat([next_TD, state_TD], dim=1), self._joint)
+        eps, norm, linear = self._eps, self._forms.rms_norm, self._forms.linear
+        next_TD = norm(self._embedding.index_select(0, next_token_T).float(), self._embedding_norm, eps)
+        state_TD = norm(hidden_TD, self._state_norm, eps)
+        x_TD = linear(torch.cat([next_TD, state_TD], dim=1), self._joint)
         self._layer.add_to(x_TD, cache[-1], batch, eps)
-        last_SD = rms_norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return torch.mm(last_SD, self._head_DV).float()
+        last_SD = norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
+        return linear(last_SD, self._head)

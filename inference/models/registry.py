@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import torch
-
+from inference.layers.forms import Packing
 from inference.models import deepseek_build
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
@@ -33,7 +32,7 @@ class Family(Generic[C]):
     read: Callable[[Mapping[str, object], str], C]
     tensors: Callable[[C, bool], Iterable[tuple[str, tuple[int, ...]]]]
     ignored: Callable[[C], tuple[str, ...]]
-    build: Callable[[C, Checkpoint, torch.dtype, bool], CausalModel]
+    build: Callable[[C, Checkpoint, Packing, bool], CausalModel]
 
 
 _DEEPSEEK = Family(

@@ -47,7 +47,7 @@ def drafts(model: DeepseekModel, ids: Items[int], chunks: Items[int]) -> torch.T
         end = start + length
         request = GenerationRequest("r", tuple(ids), SamplingParams(max_tokens=1))
         row = Row(Sequence(request, 0, 0), tuple(ids[start:end]), start, pages[: -(-end // PAGE_SIZE)])
-        batch = assemble([[row]], page_size=PAGE_SIZE, turn_XR=model.turn_XR, dtype=model.dtype)
+        batch = assemble([row], page_size=PAGE_SIZE, turn_XR=model.turn_XR)
         batch = dataclasses.replace(batch, last_S=torch.arange(length))
         hidden_TD = model.forward(batch, cache).hidden_TD
         found.append(model.mtp.forward(batch, hidden_TD, torch.tensor(ids[start + 1 : end + 1]), cache))
