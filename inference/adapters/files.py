@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from inference.adapters.targets import refusal
+from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -42,10 +43,10 @@ class AdapterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """One module's change of weights: `x ↦ (x Aᵀ) B`, the scale being part of `b_RO`."""
+    """One module's change of weights: `x ↦ B (A x)`, the scale being part of `b`."""
 
-    a_RI: torch.Tensor
-    b_RO: torch.Tensor
+    a: PackedMatrix
+    b: PackedMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ class Adapter:
 
     digest: str
     modules: Mapping[str, LowRank]
+
+    def touches(self, prefix: str) -> bool:
+        """Whether it changes a module whose name starts with `prefix`."""
+        return any(name.startswith(prefix) for name in self.modules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class _Settings:
 
 
 def adapter_read(
-    folder: Path, *, modules: Mapping[str, tuple[int, int]], rank_max: int, dtype: torch.dtype
+    folder: Path, *, modules: Mapping[str, tuple[int, int]], rank_max: int, weight_format: WeightFormat
 ) -> Adapter:
     """The adapter in `folder` for a model whose adaptable `modules` have these (outputs, inputs).
 
@@ -83,14 +88,13 @@ def adapter_read(
             keys = _keys(folder, file, modules, settings, rank_max)
             changes = {
                 module: LowRank(
-                    file.get_tensor(a).to(dtype).contiguous(),
-                    (file.get_tensor(b).double().t() * settings.scale(module, rank)).to(dtype).contiguous(),
+                    pack_matrix(_finite(file, a), weight_format),
+                    pack_matrix(_finite(file, b) * settings.scale(module, rank), weight_format),
                 )
                 for module, (a, b, rank) in keys.items()
             }
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from error
-    _check_finite(folder, changes)
     return Adapter(_digest(folder), changes)
 
 
@@ -178,10 +182,11 @@ def _misshapen(file: Any, key: str, expected: tuple[int, int]) -> list[str]:
     return [] if shape == expected else [f"{key} has shape {shape}, expected {expected}"]
 
 
-def _check_finite(folder: Path, changes: Mapping[str, LowRank]) -> None:
-    for module, change in changes.items():
-        if not (change.a_RI.isfinite().all() and change.b_RO.isfinite().all()):
-            raise AdapterError(f"{folder}: {module} has numbers that are not finite")
+def _finite(file: Any, key: str) -> torch.Tensor:
+    tensor: torch.Tensor = file.get_tensor(key)
+    if not tensor.isfinite().all():
+        raise AdapterError(f"{key} has numbers that are not finite")
+    return tensor.double()
 
 
 def _digest(folder: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from inference.adapters.files import Adapter, LowRank
+from inference.layers.forms import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,18 @@ class AdapterPlan:
             return None
         return cls(tuple(adapters.values()), tuple(torch.tensor(places[digest]) for digest in adapters))
 
-    def add_(self, module: str, out_TO: torch.Tensor, x_TI: torch.Tensor) -> None:
-        """Add each adapter's change of `module` to its tokens' places in `out_TO`."""
+    def add_(self, module: str, out_TO: torch.Tensor, x_TI: torch.Tensor, linear: Linear) -> None:
+        """Add each adapter's change of `module` to its tokens' rows of `out_TO`."""
         for adapter, token_N in zip(self.adapters, self.token_N, strict=True):
             change = adapter.modules.get(module)
             if change is not None:
-                out_TO.index_add_(
-                    0, token_N, low_rank(x_TI.index_select(0, token_N), change).to(out_TO.dtype)
-                )
+                out_TO.index_add_(0, token_N, low_rank(x_TI.index_select(0, token_N), change, linear))
 
     def touches(self, prefix: str) -> bool:
         """Whether any adapter changes a module whose name starts with `prefix`."""
-        return any(name.startswith(prefix) for adapter in self.adapters for name in adapter.modules)
+        return any(adapter.touches(prefix) for adapter in self.adapters)
 
 
-def low_rank(x_NI: torch.Tensor, change: LowRank) -> torch.Tensor:
-    """`(x Aᵀ) B`, of shape (N, O)."""
-    return torch.mm(torch.mm(x_NI.to(change.a_RI.dtype), change.a_RI.t()), change.b_RO)
+def low_rank(x_NI: torch.Tensor, change: LowRank, linear: Linear) -> torch.Tensor:
+    """`B (A x)` of each row, of shape (N, O)."""
+    return linear(linear(x_NI, change.a), change.b)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from inference.adapters.files import Adapter, AdapterError, adapter_read
+from moe_ops.linear import WeightFormat
 
 
 @dataclass(slots=True)
@@ -25,12 +24,17 @@ class AdapterStore:
     """
 
     def __init__(
-        self, *, modules: Mapping[str, tuple[int, int]], limit: int, rank_max: int, dtype: torch.dtype
+        self,
+        *,
+        modules: Mapping[str, tuple[int, int]],
+        limit: int,
+        rank_max: int,
+        weight_format: WeightFormat,
     ) -> None:
         self._modules = modules
         self._limit = limit
         self._rank_max = rank_max
-        self._dtype = dtype
+        self._weight_format = weight_format
         self._loaded: dict[str, _Loaded] = {}
         self._leaving: list[_Loaded] = []
 
@@ -41,7 +45,9 @@ class AdapterStore:
 
     def read(self, folder: Path) -> Adapter:
         """The adapter in `folder`, checked against the model; safe in any thread. Raises `AdapterError`."""
-        return adapter_read(folder, modules=self._modules, rank_max=self._rank_max, dtype=self._dtype)
+        return adapter_read(
+            folder, modules=self._modules, rank_max=self._rank_max, weight_format=self._weight_format
+        )
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Serve `adapter` as `name`; the same again is no change.

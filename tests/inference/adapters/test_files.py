@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from inference.adapters.files import Adapter, AdapterError, adapter_read
+from moe_ops.linear import unpack_matrix
 
 Modules = Mapping[str, tuple[int, int]]
 WriteAdapter = Callable[..., Path]
@@ -18,7 +19,7 @@ EXPERT = "model.layers.1.mlp.experts.3.down_proj"
 
 
 def read(folder: Path, modules: Modules, rank_max: int = 16) -> Adapter:
-    return adapter_read(folder, modules=modules, rank_max=rank_max, dtype=torch.float32)
+    return adapter_read(folder, modules=modules, rank_max=rank_max, weight_format="float32")
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def test_both_factors_are_read_and_the_scale_is_part_of_the_second(
     folder = write_adapter([Q, EXPERT], config=config)
     raw = load_file(folder / "adapter_model.safetensors")
     change = read(folder, modules).modules[Q]
-    assert torch.equal(change.a_RI, raw[f"base_model.model.{Q}.lora_A.weight"])
-    torch.testing.assert_close(change.b_RO, raw[f"base_model.model.{Q}.lora_B.weight"].t() * scale)
+    assert torch.equal(unpack_matrix(change.a), raw[f"base_model.model.{Q}.lora_A.weight"])
+    torch.testing.assert_close(unpack_matrix(change.b), raw[f"base_model.model.{Q}.lora_B.weight"] * scale)
 
 
 def test_ranks_may_differ_by_pattern(write_adapter: WriteAdapter, modules: Modules) -> None:
@@ -48,8 +49,8 @@ def test_ranks_may_differ_by_pattern(write_adapter: WriteAdapter, modules: Modul
     }
     folder = write_adapter([Q, EXPERT], tensors=wide, config={"rank_pattern": {"self_attn.q_b_proj": 8}})
     adapter = read(folder, modules)
-    assert adapter.modules[Q].a_RI.shape == (8, inputs)
-    assert torch.equal(adapter.modules[Q].b_RO, torch.ones(8, outputs))  # alpha 8 / rank 8
+    assert unpack_matrix(adapter.modules[Q].a).shape == (8, inputs)
+    assert torch.equal(unpack_matrix(adapter.modules[Q].b), torch.ones(outputs, 8))  # alpha 8 / rank 8
 
 
 @pytest.mark.parametrize(

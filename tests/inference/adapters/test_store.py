@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from inference.adapters.files import AdapterError
 from inference.adapters.store import AdapterStore
@@ -17,7 +16,7 @@ OUT = "model.layers.0.self_attn.o_proj"
 
 @pytest.fixture
 def store(modules: Modules) -> AdapterStore:
-    return AdapterStore(modules=modules, limit=2, rank_max=8, dtype=torch.float32)
+    return AdapterStore(modules=modules, limit=2, rank_max=8, weight_format="float32")
 
 
 def test_adapters_come_and_go(store: AdapterStore, write_adapter: WriteAdapter) -> None:
