@@ -1,8 +1,8 @@
 """The tensors that all layers of one forward pass share.
 
-Shape suffixes, here and in all layers: T tokens, D hidden, H heads, L latent width, R rotary width, C = L +
-R, B sequences of an attention group, N new tokens of each, S context positions, P pages, Z positions in a
-page.
+Shape suffixes, here and in all layers: T tokens, D hidden, H heads, K position-free width of a query, R
+rotary width, Q = K + R, V value width, L latent width, C = L + R, B rows, S context positions, P pages, Z
+positions in a page.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ from dataclasses import dataclass
 
 import torch
 
+from moe_ops.latent_attention import PagedRows
+
 
 @dataclass(frozen=True, slots=True)
-class AttentionGroup:
-    """Sequences whose attention is computed together, padded to one rectangle.
+class LongRow:
+    """A row of many new tokens: `count` of the flat batch from `first` on, at positions from `start` on.
 
-    Their tokens are `first` to `first + count` of the flat batch. Where the rectangle has padding, `token_BN`
-    tells which token each place stands for (any token for padding) and `place_T` which place holds each
-    token.
+    `pages_P` (int64) cover its context, new tokens included.
     """
 
     first: int
     count: int
-    new: int
-    pages_BP: torch.Tensor
-    mask_BNS: torch.Tensor
-    token_BN: torch.Tensor | None = None
-    place_T: torch.Tensor | None = None
+    start: int
+    pages_P: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class FlatBatch:
-    """The tokens of all rows of a step, one after the other.
+    """The tokens of all rows of a step, one after the other: first those of `short` rows, then `long` ones.
 
     `turn_TR` are the rotations of each token's position as complex numbers (half of R), `slot_T` the places
     in the cache that take each token's latent, `last_S` the tokens whose logits are wanted.
@@ -41,5 +38,6 @@ class FlatBatch:
     token_T: torch.Tensor
     turn_TR: torch.Tensor
     slot_T: torch.Tensor
-    groups: tuple[AttentionGroup, ...]
+    short: PagedRows | None
+    long: tuple[LongRow, ...]
     last_S: torch.Tensor

@@ -1,25 +1,27 @@
-"""The gated MLP of dense layers and shared experts."""
+"""The gated MLP of dense layers."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as fn
+
+from inference.layers.forms import Forms
+from moe_ops.grouped_mlp import PackedExperts
 
 
 class GatedMlp:
-    """`down(silu(gate x) · up x)`; gate and up are one product.
+    """`down(silu(gate x) · up x)`: one expert that every token uses."""
 
-    Weights come as published, rows being outputs, and are kept the other way round: products of few rows are
-    faster.
-    """
-
-    def __init__(self, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> None:
-        self._width = gate.shape[0]
-        self._gate_up = torch.cat([gate, up]).t().contiguous()
-        self._down = down.t().contiguous()
+    def __init__(self, experts: PackedExperts, forms: Forms) -> None:
+        self._experts = experts
+        self._forms = forms
 
     def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
         """Add the result for `x_TD` to `out_TD` in place."""
-        both_TJ = torch.mm(x_TD, self._gate_up)
-        act_TI = fn.silu(both_TJ[:, : self._width]).mul_(both_TJ[:, self._width :])
-        out_TD.addmm_(act_TI, self._down)
+        self._forms.grouped_mlp_(
+            out_TD,
+            x_TD,
+            experts=self._experts,
+            weights_TK=x_TD.new_empty(len(x_TD), 0),
+            experts_TK=torch.empty(len(x_TD), 0, dtype=torch.int64),
+            shared=self._experts.experts,
+        )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from inference.layers.mlp import GatedMlp
-from moe_ops.grouped_mlp import grouped_mlp_
-from moe_ops.router import RouterSpec, route
+from inference.layers.forms import Forms
+from moe_ops.grouped_mlp import PackedExperts
+from moe_ops.router import RouterSpec
 
 
 class MoeMlp:
-    """Routed experts in two stacked tensors, gate beside up; the shared ones are one MLP (None: there are
-    none).
-    """
+    """Routed experts and, as the last `shared` ones of the same stack, those that every token uses."""
 
     def __init__(
         self,
@@ -20,27 +18,25 @@ class MoeMlp:
         router_ED: torch.Tensor,
         bias_E: torch.Tensor | None,
         spec: RouterSpec,
-        gate_up_EDJ: torch.Tensor,
-        down_EID: torch.Tensor,
-        shared: GatedMlp | None,
+        experts: PackedExperts,
+        shared: int,
+        forms: Forms,
     ) -> None:
         self._router_ED = router_ED
         self._bias_E = bias_E
         self._spec = spec
-        self._gate_up_EDJ = gate_up_EDJ
-        self._down_EID = down_EID
+        self._experts = experts
         self._shared = shared
+        self._forms = forms
 
     def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
         """Add the result for `x_TD` to `out_TD` in place."""
-        weights_TK, experts_TK = route(x_TD, self._router_ED, self._bias_E, self._spec)
-        if self._shared is not None:
-            self._shared.add_to(out_TD, x_TD)
-        grouped_mlp_(
+        weights_TK, experts_TK = self._forms.route(x_TD, self._router_ED, self._bias_E, self._spec)
+        self._forms.grouped_mlp_(
             out_TD,
             x_TD,
-            gate_up_EDJ=self._gate_up_EDJ,
-            down_EID=self._down_EID,
+            experts=self._experts,
             weights_TK=weights_TK,
             experts_TK=experts_TK,
+            shared=self._shared,
         )

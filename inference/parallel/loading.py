@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from inference.layers.forms import Packing
 from inference.layers.moe import MoeMlp
 from inference.models.checkpoint import CheckpointError
 from inference.models.config import ModelConfig
@@ -25,19 +26,21 @@ from moe_ops.grouped_mlp import PackedExperts, pack_experts
 
 __all__ = ["CheckpointError", "load_part"]
 
+_DEFAULT = Packing()
+
 
 def load_part(
     path: Path,
     ranks: Ranks,
     *,
     experts: ExpertLayout = "whole",
-    dtype: torch.dtype = torch.float32,
+    packing: Packing = _DEFAULT,
     mtp: bool = False,
 ) -> DeepseekModel:
     """The part of the DeepSeek model in the folder `path` that this process holds.
 
-    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths or
-    experts can not be shared evenly.
+    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths
+    or experts can not be shared evenly.
     """
     data, source = read_config(path)
     config = ModelConfig.from_dict(data, source=source)
@@ -45,15 +48,15 @@ def load_part(
     fp8 = Fp8Blocks.from_fields(Fields(data, source))
     with torch.inference_mode(), ShardedCheckpoint(path, plan, fp8=fp8) as checkpoint:
         checkpoint.check(expected_tensors(config, mtp=mtp), ignored_prefixes(config))
-        loader = _PartLoader(plan, checkpoint, dtype)
+        loader = _PartLoader(plan, checkpoint, packing)
         return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
 class _PartLoader(_Loader):
     """Builds layers of the local sizes and has their results summed."""
 
-    def __init__(self, plan: ShardPlan, checkpoint: ShardedCheckpoint, dtype: torch.dtype) -> None:
-        super().__init__(plan.local_config, checkpoint, dtype)
+    def __init__(self, plan: ShardPlan, checkpoint: ShardedCheckpoint, packing: Packing) -> None:
+        super().__init__(plan.local_config, checkpoint, packing)
         self._plan = plan
 
     def _layer(self, index: int) -> DecoderLayer:
@@ -83,4 +86,4 @@ class _PartLoader(_Loader):
                 torch.cat([self._weight(f"{prefix}.gate_proj"), self._weight(f"{prefix}.up_proj")])
             )
             down.append(self._weight(f"{prefix}.down_proj"))
-        return pack_experts(torch.stack(gate_up), torch.stack(down), "float32")
+        return pack_experts(torch.stack(gate_up), torch.stack(down), self._format)

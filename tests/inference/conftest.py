@@ -12,6 +12,7 @@ import torch
 
 from inference.engine import GenerationRequest, SamplingParams
 from inference.engine.assembly import assemble
+from inference.engine.packing import arrange
 from inference.engine.sequence import Sequence
 from inference.engine.step import Draw, Row
 from inference.models.deepseek import DeepseekModel
@@ -66,7 +67,9 @@ def _logits_of(
             end = done[index] + plans[index][turn]
             rows.append(_row(prompts[index], done[index], end, tables[index], index))
             done[index] = end
-        batch = assemble([rows], page_size=PAGE_SIZE, turn_XR=model.turn_XR, dtype=model.dtype)
+        rows = arrange(rows)
+        active = [row.sequence.arrival for row in rows]
+        batch = assemble(rows, page_size=PAGE_SIZE, turn_XR=model.turn_XR)
         batch = dataclasses.replace(batch, last_S=torch.arange(len(batch.token_T)))
         parts = torch.split(model.forward(batch, cache).logits_SV, [len(row.tokens) for row in rows])
         for index, part in zip(active, parts, strict=True):

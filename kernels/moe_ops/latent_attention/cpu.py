@@ -1,32 +1,61 @@
-"""One gather of whole pages, then torch's fused attention with heads laid out so that keys are read once."""
+"""Plain torch: rows in rectangles, one gather of whole pages each, then torch's fused attention."""
 
 from __future__ import annotations
+
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as fn
 
+from moe_ops.latent_attention.heads import LatentHeads, PackedHeads, unpack_heads
+from moe_ops.latent_attention.rows import PagedRows, Rectangle
 
-def latent_attention(
-    q_BNHC: torch.Tensor,
+_UNPACKED: WeakKeyDictionary[PackedHeads, torch.Tensor] = WeakKeyDictionary()
+
+
+def latent_decode_(
+    out_THV: torch.Tensor,
+    q_THQ: torch.Tensor,
     cache_PZC: torch.Tensor,
-    pages_BP: torch.Tensor,
-    mask_BNS: torch.Tensor,
+    rows: PagedRows,
     *,
-    latent: int,
+    heads: LatentHeads,
     scale: float,
-) -> torch.Tensor:
-    """As the reference. A decode step (N = 1) treats heads as the rows of one product per sequence."""
+) -> None:
+    """As the reference."""
+    latent = heads.latent
+    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), _unpacked(heads.key))
+    q_THC = torch.cat([absorbed_HTL.transpose(0, 1), q_THQ[..., heads.nope :]], dim=-1)
+    latent_THL = q_THC.new_empty(*q_THC.shape[:2], latent)
+    for rectangle in rows.rectangles(cache_PZC.shape[1]):
+        out_BNHL = _attend(q_THC[rectangle.token_BN], cache_PZC, rectangle, scale)[..., :latent]
+        latent_THL[rectangle.token_X] = out_BNHL.flatten(0, 1)[rectangle.place_X]
+    values_HTV = torch.bmm(latent_THL.transpose(0, 1), _unpacked(heads.value))
+    out_THV.copy_(values_HTV.transpose(0, 1))
+
+
+def _attend(q_BNHC: torch.Tensor, cache_PZC: torch.Tensor, r: Rectangle, scale: float) -> torch.Tensor:
+    """Weighted cache rows. A decode step (N = 1) treats heads as the rows of one product per sequence."""
     batch, new, heads, width = q_BNHC.shape
-    context_B1SC = cache_PZC.index_select(0, pages_BP.flatten()).view(batch, 1, -1, width)
-    mask_B1NS = mask_BNS.unsqueeze(1)
+    context_BSC = cache_PZC.index_select(0, r.pages_BP.flatten()).view(batch, -1, width).float()
+    # A weight of 0 would not stop what an unwritten place holds from spreading when it is no number.
+    unwritten_BS = torch.arange(context_BSC.shape[1]) >= r.end_B.unsqueeze(1)
+    context_B1SC = context_BSC.masked_fill_(unwritten_BS.unsqueeze(2), 0.0).unsqueeze(1)
+    mask_B1NS = r.mask_BNS.unsqueeze(1)
     # Values are whole cache rows: the fused kernel wants keys and values of one width.
     if new == 1:
-        out_B1HC = fn.scaled_dot_product_attention(
+        return fn.scaled_dot_product_attention(
             q_BNHC, context_B1SC, context_B1SC, attn_mask=mask_B1NS, scale=scale
         )
-        return out_B1HC[..., :latent]
     context_BHSC = context_B1SC.expand(-1, heads, -1, -1)
     out_BHNC = fn.scaled_dot_product_attention(
         q_BNHC.transpose(1, 2), context_BHSC, context_BHSC, attn_mask=mask_B1NS, scale=scale
     )
-    return out_BHNC.transpose(1, 2)[..., :latent]
+    return out_BHNC.transpose(1, 2)
+
+
+def _unpacked(packed: PackedHeads) -> torch.Tensor:
+    weight_HIO = _UNPACKED.get(packed)
+    if weight_HIO is None:
+        weight_HIO = _UNPACKED[packed] = unpack_heads(packed)
+    return weight_HIO

@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import torch
 
+from moe_ops.latent_attention.heads import LatentHeads, unpack_heads
+from moe_ops.latent_attention.rows import PagedRows
 
-def latent_attention(
-    q_BNHC: torch.Tensor,
+
+def latent_decode_(
+    out_THV: torch.Tensor,
+    q_THQ: torch.Tensor,
     cache_PZC: torch.Tensor,
-    pages_BP: torch.Tensor,
-    mask_BNS: torch.Tensor,
+    rows: PagedRows,
     *,
-    latent: int,
+    heads: LatentHeads,
     scale: float,
-) -> torch.Tensor:
-    """Attention-weighted latents of shape (B, N, H, L), where L is `latent`.
+) -> None:
+    """Write to `out_THV` the values that each new token of `rows` attends to.
 
-    `pages_BP` names each sequence's pages in order, padded with any valid page; `mask_BNS` (S = pages × page
-    size) is 0 where a new token may look and −inf elsewhere, with at least one 0 in each row. Softmax in
-    fp32.
+    `q_THQ` holds K position-free numbers, then R rotated ones. They are taken into the latent space, where
+    they meet the cache's rows; weighted latents become values at the end. A token sees its own position and
+    those before it. Softmax in fp32.
     """
-    context_BSC = cache_PZC[pages_BP].flatten(1, 2)
-    scores_BHNS = torch.einsum("bnhc,bsc->bhns", q_BNHC.float(), context_BSC.float()) * scale
-    weights_BHNS = (scores_BHNS + mask_BNS.float().unsqueeze(1)).softmax(-1)
-    out_BNHL = torch.einsum("bhns,bsl->bnhl", weights_BHNS, context_BSC[..., :latent].float())
-    return out_BNHL.to(q_BNHC.dtype)
+    key_HKL, value_HLV = unpack_heads(heads.key), unpack_heads(heads.value)
+    absorbed_THL = torch.einsum("thk,hkl->thl", q_THQ[..., : heads.nope], key_HKL)
+    q_THC = torch.cat([absorbed_THL, q_THQ[..., heads.nope :]], dim=-1)
+    for pages_P, first, count, end in zip(
+        rows.pages_BP, rows.first_B.tolist(), rows.count_B.tolist(), rows.end_B.tolist(), strict=True
+    ):
+        columns = -(-end // cache_PZC.shape[1])
+        context_SC = cache_PZC[pages_P[:columns].long()].flatten(0, 1)[:end].float()
+        for offset in range(count):
+            seen_SC = context_SC[: end - count + 1 + offset]
+            weights_HS = (q_THC[first + offset] @ seen_SC.t() * scale).softmax(-1)
+            latent_HL = weights_HS @ seen_SC[:, : heads.latent]
+            out_THV[first + offset] = torch.einsum("hl,hlv->hv", latent_HL, value_HLV)
 
 
 def expanded_attention(
-    q_BNHQ: torch.Tensor,
-    context_BSC: torch.Tensor,
-    kv_b_HUL: torch.Tensor,
-    mask_BNS: torch.Tensor,
-    *,
-    value: int,
-    scale: float,
+    q_THQ: torch.Tensor, context_SC: torch.Tensor, kv_b_HUL: torch.Tensor, *, nope: int, scale: float
 ) -> torch.Tensor:
     """The same attention as published, before absorption: keys and values of every head are computed from the
-    latent.
+    latents of a context whose last T positions are the queries' own.
 
-    `kv_b_HUL` maps a latent to a head's position-free key and its `value`-wide value (U = their widths
-    together). Returns values of shape (B, N, H, `value`).
+    `kv_b_HUL` maps a latent to a head's `nope`-wide key and its value. Returns values of shape (T, H, V).
     """
     latent = kv_b_HUL.shape[2]
-    both_BSHU = torch.einsum("bsl,hul->bshu", context_BSC[..., :latent], kv_b_HUL)
-    key_BSHK, value_BSHV = both_BSHU[..., :-value], both_BSHU[..., -value:]
-    rotary_BSHR = context_BSC[:, :, None, latent:].expand(-1, -1, kv_b_HUL.shape[0], -1)
-    keys_BSHQ = torch.cat([key_BSHK, rotary_BSHR], dim=-1)
-    scores_BHNS = torch.einsum("bnhq,bshq->bhns", q_BNHQ, keys_BSHQ) * scale + mask_BNS.unsqueeze(1)
-    return torch.einsum("bhns,bshv->bnhv", scores_BHNS.softmax(-1), value_BSHV)
+    both_SHU = torch.einsum("sl,hul->shu", context_SC[:, :latent], kv_b_HUL)
+    rotary_SHR = context_SC[:, None, latent:].expand(-1, kv_b_HUL.shape[0], -1)
+    keys_SHQ = torch.cat([both_SHU[..., :nope], rotary_SHR], dim=-1)
+    scores_HTS = torch.einsum("thq,shq->hts", q_THQ, keys_SHQ) * scale
+    tokens, context = len(q_THQ), len(context_SC)
+    hidden_TS = torch.ones(tokens, context, dtype=torch.bool).triu(context - tokens + 1)
+    weights_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1)
+    return torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])

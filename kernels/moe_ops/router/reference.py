@@ -24,20 +24,30 @@ class RouterSpec:
 
 
 def route(
-    x_TD: torch.Tensor, weight_ED: torch.Tensor, bias_E: torch.Tensor | None, spec: RouterSpec
+    x_TD: torch.Tensor,
+    weight_ED: torch.Tensor,
+    bias_E: torch.Tensor | None,
+    spec: RouterSpec,
+    allowed_TE: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (fp32) and expert numbers (int64), both of shape (T, K), in no particular order.
 
     The bias (fp32) decides the choice only; weights come from the unbiased scores. A group's score is its
-    best expert's without a bias, as V2 has it, and the sum of its best two with one, as V3 has it.
+    best expert's without a bias, as V2 has it, and the sum of its best two with one, as V3 has it. Where
+    `allowed_TE` (bool; or `allowed_E` for all tokens) is False an expert is out before groups are compared;
+    should too few be left, others fill the places with weight 0.
     """
     logits_TE = fn.linear(x_TD.float(), weight_ED.float())
     scores_TE = logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E
+    if allowed_TE is not None:
+        choice_TE = choice_TE.masked_fill(~allowed_TE, float("-inf"))
     if spec.groups_kept < spec.groups:
         choice_TE = _keep_best_groups(choice_TE, spec, best=1 if bias_E is None else 2)
     experts_TK = choice_TE.topk(spec.top_k, dim=-1, sorted=False).indices
     weights_TK = scores_TE.gather(1, experts_TK)
+    if allowed_TE is not None:
+        weights_TK = weights_TK.masked_fill(choice_TE.gather(1, experts_TK) == float("-inf"), 0.0)
     if spec.normalize:
         weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + _SUM_EPSILON)
     return weights_TK * spec.scale, experts_TK

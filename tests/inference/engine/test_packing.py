@@ -1,46 +1,53 @@
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.packing import pack_rows
+from inference.engine.assembly import assemble
+from inference.engine.packing import arrange, is_long
 from inference.engine.sequence import Sequence
-from inference.engine.step import Draw, Row
+from inference.engine.step import Row
 from inference.engine.types import GenerationRequest, SamplingParams
+
+PAGE = 4
+TURN = torch.ones(4096, 2, dtype=torch.complex64)
 
 
 def row(number: int, new: int, start: int) -> Row:
     request = GenerationRequest(f"r{number}", (1,), SamplingParams(max_tokens=1))
-    return Row(Sequence(request, number, 0), (1,) * new, start, ())
+    pages = tuple(range(-(-(start + new) // PAGE)))
+    return Row(Sequence(request, number, 0), tuple(range(new)), start, pages, ())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 9, 200]), st.integers(0, 2000)), min_size=1))
-def test_every_token_is_packed_once_with_little_padding(sizes: list[tuple[int, int]]) -> None:
-    rows = tuple(row(i, new, start) for i, (new, start) in enumerate(sizes))
-    groups = pack_rows(rows)
-    covered: dict[int, list[int]] = {}
-    for piece in sorted((r for group in groups for r in group), key=lambda piece: piece.start):
-        covered.setdefault(piece.sequence.arrival, []).extend(range(piece.start, piece.end))
-    assert covered == {r.sequence.arrival: list(range(r.start, r.end)) for r in rows}
-    for group in groups:
-        new, context = max(len(r.tokens) for r in group), max(r.end for r in group)
-        needed = sum(len(r.tokens) * r.end for r in group)
-        assert len(group) * new * context <= 1.3 * needed + 1024
-        assert len({len(r.tokens) == 1 for r in group}) == 1
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from([1, 1, 2, 9, 16, 17, 100, 200]), st.integers(0, 2000)), min_size=1))
+def test_every_token_is_in_the_batch_once_with_its_context(sizes: list[tuple[int, int]]) -> None:
+    rows = arrange(row(i, new, start) for i, (new, start) in enumerate(sizes))
+    assert sorted(one.sequence.arrival for one in rows) == list(range(len(sizes)))
+    batch = assemble(rows, page_size=PAGE, turn_XR=TURN)
+    spans = []
+    if batch.short is not None:
+        short = batch.short
+        spans = list(zip(short.first_B.tolist(), short.count_B.tolist(), short.end_B.tolist(), strict=True))
+    spans += [(one.first, one.count, one.start + one.count) for one in batch.long]
+    first = 0
+    for one, (start, count, end) in zip(rows, spans, strict=True):
+        assert (start, count, end) == (first, len(one.tokens), one.end)
+        assert batch.slot_T[first : first + count].tolist() == list(range(one.start, one.end))
+        first += count
+    assert len(batch.token_T) == first
 
 
-def test_only_the_end_of_a_long_row_draws() -> None:
-    draw = Draw(SamplingParams(max_tokens=1), seed=0, index=0)
-    long = row(0, 300, 50)._replace(draws=(draw,))
-    pieces = sorted((r for group in pack_rows([long]) for r in group), key=lambda piece: piece.start)
-    assert [(len(piece.tokens), piece.draws) for piece in pieces] == [(128, ()), (128, ()), (44, (draw,))]
+def test_few_tokens_are_brought_to_the_latents_and_many_are_not() -> None:
+    assert not is_long(row(0, 16, 0))
+    assert is_long(row(0, 17, 0))
+    assert is_long(row(0, 100, 400))
+    assert not is_long(row(0, 100, 401))
+    assert is_long(row(0, 128, 4000))
 
 
-def test_even_decoding_is_one_group() -> None:
-    assert len(pack_rows(tuple(row(i, 1, 100 + i % 20) for i in range(64)))) == 1
-
-
-def test_a_long_context_does_not_pad_short_ones() -> None:
-    groups = pack_rows((row(0, 1, 4000), *(row(i, 1, 30) for i in range(1, 30))))
-    assert [len(group) for group in groups] == [29, 1]
+def test_rows_that_are_not_arranged_are_refused() -> None:
+    with pytest.raises(ValueError, match="not arranged"):
+        assemble([row(0, 200, 0), row(1, 1, 5)], page_size=PAGE, turn_XR=TURN)

@@ -1,3 +1,5 @@
+"""Absorbed attention equals expanded attention, in one piece and in many."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,40 +8,55 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.layers import attention
-from inference.layers.attention import rotate_pairs
-from inference.layers.rope import apply_rope
+from inference.engine import packing
+from inference.layers import expanded
+from inference.layers.batch import LongRow
+from inference.layers.expanded import expanded_attention
 from inference.models.loader import load_model
+from moe_ops.latent_attention import reference
 
 LogitsOf = Callable[..., list[torch.Tensor]]
 
+PROMPT = [(5 * i) % 200 + 10 for i in range(90)]
 
-def test_folded_weights_equal_weights_apart(
+
+def test_absorbed_equals_expanded(
     tiny_dir: Path, logits_of: LogitsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompt = [(5 * i) % 200 + 10 for i in range(90)]
-    monkeypatch.setattr(attention, "_FOLD_GROWTH_MAX", 100.0)
-    folded = logits_of(load_model(tiny_dir), [prompt])[0]
-    monkeypatch.setattr(attention, "_FOLD_GROWTH_MAX", 0.0)
-    apart = logits_of(load_model(tiny_dir), [prompt])[0]
-    assert not folded.equal(apart)  # two ways were taken
-    torch.testing.assert_close(folded, apart, rtol=0, atol=5e-5)
+    model = load_model(tiny_dir)
+    expanded_logits = logits_of(model, [PROMPT])[0]
+    monkeypatch.setattr(packing, "_FEW_TOKENS", 1000)
+    absorbed_logits = logits_of(model, [PROMPT])[0]
+    assert not absorbed_logits.equal(expanded_logits)  # two ways were taken
+    torch.testing.assert_close(absorbed_logits, expanded_logits, rtol=0, atol=5e-5)
 
 
-def test_rotation_gives_the_same_products_as_the_published_order() -> None:
-    angle = torch.rand(7, 4) * 6
-    cos, sin = angle.cos(), angle.sin()
-    q, k = torch.randn(7, 8), torch.randn(7, 8)
-    expected = apply_rope(q, cos, sin) @ apply_rope(k, cos, sin).T
-    turn = torch.complex(cos, sin)
-    torch.testing.assert_close(rotate_pairs(q, turn) @ rotate_pairs(k, turn).T, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rotation_takes_any_slice(dtype: torch.dtype) -> None:
-    """Complex views need even offsets and strides; what is not so is copied."""
-    turn = torch.polar(torch.ones(5, 2), torch.rand(5, 2))
-    wide = torch.randn(5, 9).to(dtype)
-    expected = rotate_pairs(wide[:, 3:7].clone(), turn)
-    assert rotate_pairs(wide[:, 3:7], turn).equal(expected)
-    assert expected.dtype == dtype
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 37), (5, 20), (64, 64), (70, 3), (3, 100)])
+@pytest.mark.parametrize("value", [5, 13])
+@pytest.mark.parametrize("piece", [8, 16, 1024])
+def test_pieces_equal_the_definition(
+    start: int, count: int, value: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values narrower and wider than keys; unused places hold NaN."""
+    monkeypatch.setattr(expanded, "_PIECE", piece)
+    heads, nope, latent, rotary, page = 3, 6, 8, 4, 4
+    generator = torch.Generator().manual_seed(start + count)
+    context = start + count
+    pages = torch.randperm(-(-context // page) + 2, generator=generator)
+    cache = torch.full((len(pages), page, latent + rotary), float("nan"))
+    context_SC = torch.randn(context, latent + rotary, generator=generator)
+    place = pages[torch.arange(context) // page] * page + torch.arange(context) % page
+    cache.view(-1, latent + rotary)[place] = context_SC
+    kv_b = torch.randn(heads, nope + value, latent, generator=generator)
+    q = torch.randn(count, heads, nope + rotary, generator=generator)
+    found = expanded_attention(
+        q,
+        cache,
+        LongRow(0, count, start, pages[: -(-context // page)]),
+        lambda latent_SL: torch.einsum("sl,hul->shu", latent_SL, kv_b),
+        nope=nope,
+        latent=latent,
+        scale=0.3,
+    )
+    expected = reference.expanded_attention(q, context_SC, kv_b, nope=nope, scale=0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -140,10 +140,10 @@ class Run {
     const int64_t width = call_.nope + call_.rotary, stride = call_.heads * row_, latent = call_.cache.latent;
     const float* q = call_.q + head * width;
     float* out = q_ + head * row_;
-    k_.multiply(call_.key, {q, call_.heads * width, out, stride, call_.tokens, head, 0, call_.key.panels, row_});
+    k_.multiply(call_.key, {q, call_.q_stride, out, stride, call_.tokens, head, 0, call_.key.panels, row_});
     for (int64_t token = 0; token < call_.tokens; ++token) {
       float* vector = out + token * stride;
-      std::memcpy(vector + latent, q + token * call_.heads * width + call_.nope, call_.rotary * sizeof(float));
+      std::memcpy(vector + latent, q + token * call_.q_stride + call_.nope, call_.rotary * sizeof(float));
       std::fill(vector + call_.cache.width, vector + row_, 0.0f);
     }
   }

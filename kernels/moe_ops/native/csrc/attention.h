@@ -98,6 +98,7 @@ struct Decode {
   HeadMatrix key, value;
   const float* q;
   float* out;
+  int64_t q_stride;  // from token to token
   int64_t tokens, heads, nope, rotary, value_width;
   float scale;
 };

@@ -57,14 +57,17 @@ void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
                   first_B.numel() == batch && count_B.numel() == batch && end_B.numel() == batch,
               "latent_decode: shapes do not fit each other");
   floats(out_THV, "out_THV");
+  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
+              "latent_decode: queries must be float32 and dense within a token");
   tokenworks::attention::decode(
       {{cache_PZC.const_data_ptr(), is_bfloat16(cache_PZC), cache_PZC.size(1), latent + rotary, latent},
        {ints(pages_BP, "pages_BP"), ints(first_B, "first_B"), ints(count_B, "count_B"), ints(end_B, "end_B"),
         batch, pages_BP.size(1)},
        head_matrix(key, key_scales, heads, nope, latent),
        head_matrix(value, value_scales, heads, latent, values),
-       floats(q_THQ, "q_THQ"),
+       q_THQ.const_data_ptr<float>(),
        out_THV.mutable_data_ptr<float>(),
+       q_THQ.stride(0),
        tokens,
        heads,
        nope,
@@ -78,14 +81,16 @@ void latent_store(const Tensor& fresh_TC, const Tensor& norm_L, double eps, cons
                   const Tensor& slot_T, const Tensor& cache_PZC, const Tensor& q_THQ) {
   const int64_t tokens = fresh_TC.size(0), latent = norm_L.size(0), width = fresh_TC.size(1);
   TORCH_CHECK(fresh_TC.scalar_type() == at::kFloat && fresh_TC.stride(1) == 1 && cache_PZC.size(2) == width &&
-                  turn_TR.size(0) == tokens && turn_TR.size(1) == width - latent && slot_T.size(0) == tokens &&
+                  turn_TR.size(0) == tokens && turn_TR.size(1) * 2 == width - latent &&
+                  turn_TR.scalar_type() == at::kComplexFloat && turn_TR.is_contiguous() && slot_T.size(0) == tokens &&
                   slot_T.scalar_type() == at::kLong && slot_T.is_contiguous(),
               "latent_store_: arguments do not fit each other");
   TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.dim() == 3 && q_THQ.size(0) == tokens &&
                   q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
               "latent_store_: queries must be dense within a token");
   tokenworks::small_ops::latent_store(
-      {fresh_TC.const_data_ptr<float>(), fresh_TC.stride(0), floats(norm_L, "norm_L"), floats(turn_TR, "turn_TR"),
+      {fresh_TC.const_data_ptr<float>(), fresh_TC.stride(0), floats(norm_L, "norm_L"),
+       static_cast<const float*>(turn_TR.const_data_ptr()),
        slot_T.const_data_ptr<int64_t>(), cache_PZC.mutable_data_ptr(), is_bfloat16(cache_PZC),
        cache_PZC.size(0) * cache_PZC.size(1), q_THQ.mutable_data_ptr<float>(), q_THQ.stride(0), tokens, latent,
        width - latent, q_THQ.size(1), q_THQ.size(2), static_cast<float>(eps)});

@@ -1,0 +1,102 @@
+"""New tokens of a batch that look at paged contexts: ragged for kernels, rectangles for plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+_PADDED_RATIO_MAX = 1.3  # padded area over needed area of a rectangle
+_FREE_AREA = 1024  # (new tokens × context) that costs about as much as one more rectangle
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Rows computed together: `token_BN` are their tokens in the flat batch (the row's last one for padding),
+    `place_X` and `token_X` where each real token stands in the rectangle and in the batch.
+
+    `mask_BNS` is 0 where a token may look and −inf elsewhere; at least one 0 in each line.
+    """
+
+    token_BN: torch.Tensor
+    pages_BP: torch.Tensor
+    mask_BNS: torch.Tensor
+    end_B: torch.Tensor
+    place_X: torch.Tensor
+    token_X: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PagedRows:
+    """Row b: tokens `first_B` to `first_B + count_B` of the flat batch, the last of them at context length
+    `end_B`, on the pages `pages_BP` (padded with any). All int32.
+    """
+
+    pages_BP: torch.Tensor
+    first_B: torch.Tensor
+    count_B: torch.Tensor
+    end_B: torch.Tensor
+
+    @classmethod
+    def build(
+        cls, *, pages: Sequence[Sequence[int]], counts: Sequence[int], ends: Sequence[int], page_size: int
+    ) -> PagedRows:
+        """Rows whose tokens follow each other in the flat batch, from its first token on."""
+        columns = -(-max(ends) // page_size)
+        table = [[*row[:columns], *([0] * (columns - len(row)))] for row in pages]
+        count_B = torch.tensor(counts, dtype=torch.int32)
+        first_B = count_B.cumsum(0, dtype=torch.int32) - count_B
+        end_B = torch.tensor(ends, dtype=torch.int32)
+        return cls(torch.tensor(table, dtype=torch.int32), first_B, count_B, end_B)
+
+    @cached_property
+    def tokens(self) -> int:
+        """New tokens of all rows."""
+        return int(self.count_B.sum())
+
+    def rectangles(self, page_size: int) -> tuple[Rectangle, ...]:
+        """All rows, made once: the layers of a step share them."""
+        made: dict[int, tuple[Rectangle, ...]] = self.__dict__.setdefault("_rectangles", {})
+        if page_size not in made:
+            made[page_size] = tuple(_rectangle(self, rows, page_size) for rows in _packed(self))
+        return made[page_size]
+
+
+def _packed(rows: PagedRows) -> list[list[int]]:
+    """Row numbers in groups of similar numbers of new tokens and context lengths."""
+    counts, ends = rows.count_B.tolist(), rows.end_B.tolist()
+    groups: list[list[int]] = []
+    new = context = needed = 0
+    for row in sorted(range(len(counts)), key=lambda row: (counts[row] > 1, counts[row] * ends[row])):
+        area, wider, longer = counts[row] * ends[row], max(new, counts[row]), max(context, ends[row])
+        padded = wider * longer * (len(groups[-1]) + 1) if groups else 0
+        if groups and padded <= _PADDED_RATIO_MAX * (needed + area) + _FREE_AREA:
+            groups[-1].append(row)
+            new, context, needed = wider, longer, needed + area
+        else:
+            groups.append([row])
+            new, context, needed = counts[row], ends[row], area
+    return groups
+
+
+def _rectangle(rows: PagedRows, chosen: list[int], page_size: int) -> Rectangle:
+    row_B = torch.tensor(chosen)
+    first_B1, count_B1 = rows.first_B[row_B].long().unsqueeze(1), rows.count_B[row_B].long().unsqueeze(1)
+    end_B = rows.end_B[row_B].long()
+    offset_N = torch.arange(int(count_B1.max()))
+    columns = -(-int(end_B.max()) // page_size)
+    inside_BN = torch.minimum(offset_N, count_B1 - 1)
+    position_BN = end_B.unsqueeze(1) - count_B1 + inside_BN
+    hidden_BNS = torch.arange(columns * page_size) > position_BN.unsqueeze(2)
+    place_X = (offset_N < count_B1).flatten().nonzero().squeeze(1)
+    token_BN = first_B1 + inside_BN
+    return Rectangle(
+        token_BN=token_BN,
+        pages_BP=rows.pages_BP[row_B, :columns].long(),
+        mask_BNS=torch.zeros(hidden_BNS.shape).masked_fill_(hidden_BNS, float("-inf")),
+        end_B=end_B,
+        place_X=place_X,
+        token_X=token_BN.flatten()[place_X],
+    )
