@@ -4,7 +4,7 @@
 """
 
 from moe_ops.grouped_mlp.cpu import grouped_mlp_
-from moe_ops.grouped_mlp.packed import packed_mlp_torch_ as packed_mlp_
+from moe_ops.grouped_mlp.native import packed_mlp_
 from moe_ops.grouped_mlp.packing import (
     PackedExperts,
     pack_experts,

@@ -1,6 +1,6 @@
 """Products with packed weights: `linear(x, w)` is `x · Wᵀ`."""
 
-from moe_ops.linear.cpu import linear
+from moe_ops.linear.native import linear
 from moe_ops.linear.packing import (
     FORMATS,
     LAYOUT_VERSION,

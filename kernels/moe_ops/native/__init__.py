@@ -43,8 +43,10 @@ def features() -> dict[str, object]:
 def use_isa(name: str) -> str:
     """Run kernels of instruction set `name` from now on and return the one before; for tests and benches.
 
-    Raises `ValueError` for one that this processor lacks.
+    Raises `ValueError` for one that this processor lacks, or where nothing is compiled.
     """
+    if not available():
+        raise ValueError("CPU kernels are not compiled")
     ops = torch.ops.tokenworks
     if name not in ISAS or ISAS.index(name) > ops.isa_best():
         raise ValueError(f"instruction set {name!r}: this processor has {ISAS[: ops.isa_best() + 1]}")

@@ -19,8 +19,6 @@ COMMON_FLAGS = (
     "-fopenmp",
     "-ffp-contract=off",  # results must not depend on how a compiler fuses
     "-fno-math-errno",
-    "-Wall",
-    "-Wextra",
 )
 _AVX512 = ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 ISA_FLAGS = {

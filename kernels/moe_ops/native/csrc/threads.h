@@ -21,8 +21,9 @@ void parallel(int wanted, const Body& body) {
   body(omp_get_thread_num(), omp_get_num_threads());
 }
 
-// All threads of the region meet here. Outside of a region it does nothing.
-inline void barrier() {
+// All threads of the region meet here; `team` as given to the body (1: alone, perhaps in a region of others).
+inline void barrier(int team = 2) {
+  if (team == 1) return;
 #pragma omp barrier
 }
 

@@ -1,0 +1,156 @@
+// Rows of fp32 activations times tiles of any format, written once for all instruction sets.
+// Every product is summed in the order of the inputs, whatever the block: results do not depend on the call.
+// Include after one of simd_*.h.
+#pragma once
+
+#include "matrix.h"
+
+namespace {
+
+using tokenworks::Format;
+using tokenworks::kTile;
+using tokenworks::Matrix;
+using tokenworks::Rows;
+
+constexpr int kVectors = kTile / Simd::lanes;  // of a tile
+
+// Input k of a step as fp32, for the outputs of one vector; `line` is where the vector's step starts.
+template <Format format, int k>
+inline Simd::F weight(Simd::I line) {
+  using S = Simd;
+  if constexpr (format == Format::float32) {
+    return S::as_float(line);
+  } else if constexpr (format == Format::bfloat16) {
+    if constexpr (k == 0) return S::as_float(S::template left<16>(line));
+    return S::as_float(S::and_int(line, S::set_int(static_cast<int32_t>(0xffff0000))));
+  } else if constexpr (format == Format::int8) {
+    return S::to_float(S::template right<24>(S::template left<24 - 8 * k>(line)));
+  } else {
+    // the top bit of a code turned over is the code minus 8 with its sign
+    constexpr int kShift = k < 4 ? 28 - 8 * k : 24 - 8 * (k - 4);
+    const S::I top = S::add_int(S::template left<kShift>(line), S::set_int(INT32_MIN));
+    return S::to_float(S::template right<28>(top));
+  }
+}
+
+template <Format format, int V, int T, int k>
+inline void multiply_input(const Simd::I (&line)[V], const float* const (&x)[T], Simd::F (&sum)[T][V]) {
+  Simd::F w[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) w[v] = weight<format, k>(line[v]);
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+    const Simd::F xt = Simd::set(x[t][k]);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) sum[t][v] = Simd::fma(w[v], xt, sum[t][v]);
+  }
+}
+
+// V vectors of outputs from vector `first` on, T rows.
+template <Format format, int V, int T>
+inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float* y, size_t y_stride) {
+  constexpr int kTogether = format == Format::float32 ? 1 : format == Format::bfloat16 ? 2
+                            : format == Format::int8  ? 4 : 8;
+  constexpr bool kScaled = format == Format::int8 || format == Format::int4;
+  const uint8_t* data[V];
+  const uint16_t* scales[V];
+  for (int v = 0; v < V; ++v) {
+    const int tile = (first + v) / kVectors, part = (first + v) % kVectors * Simd::lanes;
+    data[v] = m.tile(tile) + part * 4;
+    scales[v] = m.tile_scales(tile) + part;
+  }
+  const float* x[T];
+  for (int t = 0; t < T; ++t) x[t] = rows.x + rows.at(t) * rows.x_stride;
+  Simd::F total[T][V];
+  for (int t = 0; t < T; ++t)
+    for (int v = 0; v < V; ++v) total[t][v] = Simd::set(0.0f);
+  const int steps = m.steps(), group_steps = m.group() / kTogether;
+  for (int done = 0, group = 0; done < steps; ++group) {
+    const int end = done + group_steps < steps ? done + group_steps : steps;
+    Simd::F sum[T][V];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sum[t][v] = Simd::set(0.0f);
+    for (; done < end; ++done) {
+      Simd::I line[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) line[v] = Simd::load_int(data[v] + static_cast<size_t>(done) * 64);
+      multiply_input<format, V, T, 0>(line, x, sum);
+      if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(line, x, sum);
+      if constexpr (kTogether > 2) {
+        multiply_input<format, V, T, 2>(line, x, sum);
+        multiply_input<format, V, T, 3>(line, x, sum);
+      }
+      if constexpr (kTogether > 4) {
+        multiply_input<format, V, T, 4>(line, x, sum);
+        multiply_input<format, V, T, 5>(line, x, sum);
+        multiply_input<format, V, T, 6>(line, x, sum);
+        multiply_input<format, V, T, 7>(line, x, sum);
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) x[t] += kTogether;
+    }
+    for (int v = 0; v < V; ++v) {
+      const Simd::F scale = kScaled ? Simd::widen_bf16(scales[v] + group * kTile) : total[0][v];
+      for (int t = 0; t < T; ++t) {
+        if constexpr (kScaled)
+          total[t][v] = Simd::fma(sum[t][v], scale, total[t][v]);
+        else
+          total[t][v] = sum[t][v];  // there is one group
+      }
+    }
+  }
+  for (int t = 0; t < T; ++t)
+    for (int v = 0; v < V; ++v) Simd::store(y + t * y_stride + v * Simd::lanes, total[t][v]);
+}
+
+// Blocks of rows as wide as registers allow; few rows take more outputs at once to hide latency.
+template <Format format>
+void multiply_all_floats(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
+                         size_t y_stride) {
+  constexpr int kWide = Simd::lanes == 8 ? 4 : 2;  // vectors at once for one to three rows
+  constexpr int kNarrow = kVectors;
+  const int end = (first + count) * kVectors;
+  const int blocks = (row_count + 5) / 6;
+  int vector = first * kVectors;
+  while (vector < end) {
+    const bool wide = row_count <= 3 && vector + kWide <= end;
+    int row = 0;
+    for (int block = 0; block < blocks; ++block) {
+      const int size = (row_count - row + blocks - block - 1) / (blocks - block);
+      const Rows part = rows.from(row);
+      float* target = y + row * y_stride + (vector - first * kVectors) * Simd::lanes;
+      if (wide) {
+        if (size == 1) multiply_floats<format, kWide, 1>(m, vector, part, target, y_stride);
+        if (size == 2) multiply_floats<format, kWide, 2>(m, vector, part, target, y_stride);
+        if (size == 3) multiply_floats<format, kWide, 3>(m, vector, part, target, y_stride);
+      } else {
+        if (size == 1) multiply_floats<format, kNarrow, 1>(m, vector, part, target, y_stride);
+        if (size == 2) multiply_floats<format, kNarrow, 2>(m, vector, part, target, y_stride);
+        if (size == 3) multiply_floats<format, kNarrow, 3>(m, vector, part, target, y_stride);
+        if (size == 4) multiply_floats<format, kNarrow, 4>(m, vector, part, target, y_stride);
+        if (size == 5) multiply_floats<format, kNarrow, 5>(m, vector, part, target, y_stride);
+        if (size == 6) multiply_floats<format, kNarrow, 6>(m, vector, part, target, y_stride);
+      }
+      row += size;
+    }
+    vector += wide ? kWide : kNarrow;
+  }
+}
+
+void multiply_floats_by_format(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
+                               size_t y_stride) {
+  switch (m.format) {
+    case Format::float32:
+      return multiply_all_floats<Format::float32>(m, first, count, rows, row_count, y, y_stride);
+    case Format::bfloat16:
+      return multiply_all_floats<Format::bfloat16>(m, first, count, rows, row_count, y, y_stride);
+    case Format::int8:
+      return multiply_all_floats<Format::int8>(m, first, count, rows, row_count, y, y_stride);
+    case Format::int4:
+      return multiply_all_floats<Format::int4>(m, first, count, rows, row_count, y, y_stride);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,91 @@
+// torch.ops.tokenworks.linear and grouped_mlp_: checks, then pointers.
+#include <ATen/core/Tensor.h>
+#include <torch/library.h>
+
+#include "grouped_mlp.h"
+#include "linear.h"
+
+namespace {
+
+using tokenworks::Choice;
+using tokenworks::Experts;
+using tokenworks::Matrix;
+
+void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
+  TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == at::kFloat, name, " must be float32 on the CPU, not ",
+              t.scalar_type(), " on ", t.device());
+  TORCH_CHECK(t.dim() == 2 && t.size(1) == columns, name, " must have shape (rows, ", columns, "), not ",
+              t.sizes());
+  TORCH_CHECK(t.stride(1) == 1 || columns == 1, name, " must have its columns side by side");
+}
+
+// The matrix in `data` and `scales`, whose sizes must be those of `outputs` × `inputs`.
+Matrix matrix(int64_t code, int64_t outputs, int64_t inputs, const at::Tensor& data, const at::Tensor& scales) {
+  TORCH_CHECK(code >= 0 && code < 8 && outputs > 0 && inputs > 0, "no packed matrix: format ", code, ", ",
+              outputs, " × ", inputs);
+  const Matrix m(static_cast<int>(code), outputs, inputs, data.const_data_ptr(), scales.const_data_ptr());
+  const bool scaled = m.format >= tokenworks::Format::int8;
+  const int64_t bytes = static_cast<int64_t>(m.tiles) * m.steps() * 64;
+  const int64_t scale_count = scaled ? static_cast<int64_t>(m.tiles) * m.groups() * tokenworks::kTile : 0;
+  TORCH_CHECK(data.is_contiguous() && static_cast<int64_t>(data.nbytes()) == bytes, "data of a matrix of ",
+              outputs, " × ", inputs, " must be contiguous and of ", bytes, " bytes, not ", data.nbytes());
+  TORCH_CHECK(scales.is_contiguous() && scales.scalar_type() == at::kBFloat16 && scales.numel() == scale_count,
+              "scales of a matrix of ", outputs, " × ", inputs, " must be ", scale_count, " bfloat16");
+  return m;
+}
+
+void linear(const at::Tensor& x, const at::Tensor& data, const at::Tensor& scales, int64_t code, int64_t outputs,
+            const at::Tensor& out, bool add) {
+  TORCH_CHECK(x.dim() == 2, "x must have two dimensions, not ", x.dim());
+  const Matrix m = matrix(code, outputs, x.size(1), data, scales);
+  check_rows(x, "x", x.size(1));
+  check_rows(out, "out", outputs);
+  TORCH_CHECK(out.size(0) == x.size(0), "out has ", out.size(0), " rows, x ", x.size(0));
+  tokenworks::linear(m, static_cast<int>(outputs), x.const_data_ptr<float>(), x.stride(0),
+                     static_cast<int>(x.size(0)), out.mutable_data_ptr<float>(), out.stride(0), add);
+}
+
+Choice choice(const at::Tensor& weights, const at::Tensor& experts, int64_t tokens, int64_t count) {
+  TORCH_CHECK(experts.scalar_type() == at::kLong && experts.dim() == 2 && experts.size(0) == tokens &&
+                  experts.is_contiguous(),
+              "experts must be contiguous int64 of shape (", tokens, ", K), not ", experts.scalar_type(), " ",
+              experts.sizes());
+  TORCH_CHECK(weights.scalar_type() == at::kFloat && weights.sizes() == experts.sizes() && weights.is_contiguous(),
+              "weights must be contiguous float32 of shape ", experts.sizes(), ", not ", weights.scalar_type(), " ",
+              weights.sizes());
+  const int64_t* const chosen = experts.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < experts.numel(); ++i)
+    TORCH_CHECK(chosen[i] >= 0 && chosen[i] < count, "expert ", chosen[i], " of ", count);
+  return {chosen, weights.const_data_ptr<float>(), static_cast<int>(experts.size(1))};
+}
+
+void grouped_mlp_(const at::Tensor& out, const at::Tensor& x, const at::Tensor& gate_up,
+                  const at::Tensor& gate_up_scales, const at::Tensor& down, const at::Tensor& down_scales,
+                  const at::Tensor& weights, const at::Tensor& experts, int64_t code, int64_t count, int64_t width,
+                  int64_t shared) {
+  TORCH_CHECK(x.dim() == 2, "x must have two dimensions, not ", x.dim());
+  const int64_t hidden = x.size(1), tokens = x.size(0);
+  TORCH_CHECK(count > 0 && width > 0 && shared >= 0 && shared <= count, "no such experts: ", count, " of width ",
+              width, ", ", shared, " of them shared");
+  check_rows(x, "x", hidden);
+  check_rows(out, "out", hidden);
+  TORCH_CHECK(out.size(0) == tokens, "out has ", out.size(0), " rows, x ", tokens);
+  const auto whole = [](int64_t n) { return (n + tokenworks::kTile - 1) / tokenworks::kTile * tokenworks::kTile; };
+  const Experts all{matrix(code, count * 2 * whole(width), hidden, gate_up, gate_up_scales),
+                    matrix(code, count * whole(hidden), width, down, down_scales), static_cast<int>(count),
+                    static_cast<int>(hidden), static_cast<int>(shared)};
+  tokenworks::grouped_mlp(all, choice(weights, experts, tokens, count), x.const_data_ptr<float>(), x.stride(0),
+                          static_cast<int>(tokens), out.mutable_data_ptr<float>(), out.stride(0));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(tokenworks, m) {
+  m.def(
+      "linear(Tensor x, Tensor data, Tensor scales, int code, int outputs, Tensor(a!) out, bool add) -> ()",
+      &linear);
+  m.def(
+      "grouped_mlp_(Tensor(a!) out, Tensor x, Tensor gate_up, Tensor gate_up_scales, Tensor down, "
+      "Tensor down_scales, Tensor weights, Tensor experts, int code, int count, int width, int shared) -> ()",
+      &grouped_mlp_);
+}
