@@ -53,7 +53,7 @@ class PrefixCache:
         sequence.pages.extend(found)
         sequence.published = len(found)
         sequence.computed = len(found) * self._page_size
-        self._extend_keys(sequence, (len(sequence.tokens) - 1) // self._page_size)
+        self._extend_keys(sequence, len(sequence.tokens) // self._page_size)
         for key in sequence.keys[len(found) :]:
             self._coming.setdefault(key, sequence)
 
