@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -25,7 +25,7 @@ class ChatTemplateError(ValueError):
 
 class ChatTemplate:
     """One compiled template. `variables` (such as `bos_token`) are what the template may use besides the
-    messages.
+    messages. `accepts_tools`: it has a place for tool definitions.
     """
 
     def __init__(self, source: str, *, variables: dict[str, str], opening: frozenset[str]) -> None:
@@ -37,18 +37,29 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
+            self.accepts_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except TemplateError as error:
             raise ChatTemplateError(f"the chat template does not compile: {error}") from error
+        self.source = source
         self._variables = variables
         self._marked = str.maketrans({char: char + MARK for char in opening} | {MARK: ""})
 
-    def render(self, messages: list[dict[str, object]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: list[dict[str, object]],
+        *,
+        add_generation_prompt: bool,
+        tools: list[dict[str, object]] | None = None,
+    ) -> str:
         """The conversation as text; each character of a caller's text that may begin a control token has a
         `MARK`.
         """
         try:
             return self._template.render(
-                messages=self._mark(messages), add_generation_prompt=add_generation_prompt, **self._variables
+                messages=self._mark(messages),
+                add_generation_prompt=add_generation_prompt,
+                tools=self._mark(tools),
+                **self._variables,
             )
         except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as error:
             raise ChatTemplateError(f"the chat template does not accept these messages: {error}") from error

@@ -19,6 +19,7 @@ WorkerState = Literal["starting", "ready", "draining"]
 
 HEADER_REQUEST_ID = "x-request-id"
 HEADER_CACHE_SALT = "x-tokenworks-cache-salt"
+HEADER_PRIORITY = "x-tokenworks-priority"
 HEADER_RECEIPT = "x-tokenworks-receipt"
 RECEIPT_EVENT = "receipt"
 GENESIS_HASH = "0" * 64

@@ -43,6 +43,7 @@ class Tokenizer:
     ) -> None:
         self._plain = plain
         self._added = added
+        self._names = {id_: name for name, id_ in added.items()}
         self._template = template
         longest_first = sorted(added, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -99,8 +100,33 @@ class Tokenizer:
         known = (self.token_bytes[id_] for id_ in ids if id_ < self.vocab_size)
         return b"".join(known).decode("utf-8", errors="replace")
 
+    @property
+    def chat_template(self) -> str:
+        """The chat template's source; empty without one."""
+        return "" if self._template is None else self._template.source
+
+    @property
+    def accepts_tools(self) -> bool:
+        """Whether the chat template has a place for tool definitions."""
+        return self._template is not None and self._template.accepts_tools
+
+    def token_name(self, token_id: int) -> tuple[str, bytes]:
+        """How a token is shown, and the bytes it stands for: a control token by its name, bytes that are no
+        UTF-8 of their own as `bytes:\\x…`.
+        """
+        data = self.token_bytes[token_id] if token_id < self.vocab_size else b""
+        if not data:
+            return self._names.get(token_id, f"<token {token_id}>"), data
+        try:
+            return data.decode(), data
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data), data
+
     def apply_chat_template(
-        self, messages: list[dict[str, object]], add_generation_prompt: bool = True
+        self,
+        messages: list[dict[str, object]],
+        add_generation_prompt: bool = True,
+        tools: list[dict[str, object]] | None = None,
     ) -> str:
         """The conversation in the checkpoint's format, for `encode(…, allow_special=True)`.
 
@@ -109,11 +135,17 @@ class Tokenizer:
         """
         if self._template is None:
             raise ChatTemplateError("this model has no chat template")
-        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
-    def encode_chat(self, messages: list[dict[str, object]], add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self,
+        messages: list[dict[str, object]],
+        add_generation_prompt: bool = True,
+        tools: list[dict[str, object]] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation. Raises `ChatTemplateError`."""
-        return self.encode(self.apply_chat_template(messages, add_generation_prompt), allow_special=True)
+        text = self.apply_chat_template(messages, add_generation_prompt, tools)
+        return self.encode(text, allow_special=True)
 
     def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
         """Ids that ask for what belongs between `prefix` and `suffix`: BOS, then prefix-suffix-middle."""

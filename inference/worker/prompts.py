@@ -1,29 +1,71 @@
-"""From a parsed call to what the engine takes: token ids and sampling parameters."""
+"""From a parsed call to what the engine takes: token ids, sampling parameters, and the answers to fill."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from dataclasses import dataclass, replace
 
-from inference.engine.types import GenerationRequest, RequestRejected, SamplingParams
+from inference.engine.types import GenerationRequest, Grammar, RequestRejected, SamplingParams
+from inference.worker.grammars import grammar_check
 from inference.worker.ports import EnginePort, TokenizerPort
-from inference.worker.protocol.calls import Call, ChatPrompt, TextPrompt, TokenPrompt
+from inference.worker.protocol.answers import Answer
+from inference.worker.protocol.calls import Call, ChatPrompt, Prompt, TextPrompt, TokenPrompt, ToolUse
+from inference.worker.protocol.logprobs import ChatLogprobs, CompletionLogprobs
+from inference.worker.protocol.tools.grammar import forced_grammar
+from inference.worker.protocol.tools.reader import ToolReader
+from inference.worker.protocol.tools.styles import ToolStyle
 from inference.worker.refusal import RefusalError, invalid, overloaded, unsupported
+from inference.worker.templates import chat_tokens, chat_tool_style, sentence
 
 # Tokenizing more text than this takes longer than other streams should wait for the event loop.
 LOOP_TEXT_CHARS = 16_384
 
 
-async def request_prepare(call: Call, request_id: str, engine: EnginePort) -> GenerationRequest:
-    """The engine's request for ``call``. Raises RefusalError when the prompt cannot be put into tokens."""
-    if _text_chars(call.prompt) > LOOP_TEXT_CHARS:
-        ids = await asyncio.to_thread(_token_ids, call.prompt, engine.tokenizer)
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What only a gateway may say of a request: its place in the queue, whose cached prefixes it shares."""
+
+    priority: int = 0
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The engine's requests of one call and the answer that each fills; the first of every prompt is at
+    ``prompt * n``.
+    """
+
+    requests: tuple[GenerationRequest, ...]
+    answers: tuple[Answer, ...]
+
+
+async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: Caller) -> Work:
+    """The work for ``call``. Raises RefusalError when a prompt or a grammar cannot be taken."""
+    tokenizer = engine.tokenizer
+    style = chat_tool_style(call, tokenizer)
+    grammar = await _grammar(call, style, tokenizer)
+    if sum(map(_text_chars, call.prompts)) > LOOP_TEXT_CHARS:
+        prompts = await asyncio.to_thread(_all_tokens, call, tokenizer, style)
     else:
-        ids = _token_ids(call.prompt, engine.tokenizer)
-    return GenerationRequest(
-        request_id=request_id,
-        prompt_token_ids=tuple(ids),
-        params=_params(call, len(ids), engine.max_model_len),
-    )
+        prompts = _all_tokens(call, tokenizer, style)
+    requests, answers = [], []
+    for place, ids in enumerate(prompts):
+        params = replace(_params(call, len(ids), engine.max_model_len), grammar=grammar)
+        for choice in range(call.n):
+            index = place * call.n + choice
+            requests.append(
+                GenerationRequest(
+                    request_id=request_id if call.choices == 1 else f"{request_id}/{index}",
+                    prompt_token_ids=tuple(ids),
+                    params=replace(params, seed=_seed(call.sampling.seed, choice)),
+                    salt=caller.salt,
+                    priority=caller.priority,
+                    embed=call.endpoint == "embeddings",
+                )
+            )
+            answers.append(_answer(call, index, ids, tokenizer, style))
+    return Work(tuple(requests), tuple(answers))
 
 
 def rejection_refusal(error: RequestRejected) -> RefusalError:
@@ -36,7 +78,7 @@ def rejection_refusal(error: RequestRejected) -> RefusalError:
         return duplicate()
     if error.code == "invalid_params":
         return invalid(f"{error}.", code="invalid_value")
-    return invalid(f"{_sentence(str(error))}.", code=error.code)
+    return invalid(f"{sentence(str(error))}.", code=error.code)
 
 
 def duplicate() -> RefusalError:
@@ -47,39 +89,87 @@ def duplicate() -> RefusalError:
 
 
 def _params(call: Call, prompt_tokens: int, max_model_len: int) -> SamplingParams:
+    chosen = call.sampling
     room = max(1, max_model_len - prompt_tokens)
-    greedy = call.top_p == 0  # an empty nucleus: only the likeliest token is left
+    greedy = chosen.top_p == 0  # an empty nucleus: only the likeliest token is left
+    limit = 1 if call.endpoint == "embeddings" else room if call.max_tokens is None else call.max_tokens
     return SamplingParams(
-        max_tokens=room if call.max_tokens is None else call.max_tokens,
-        temperature=0.0 if greedy else call.temperature,
-        top_p=1.0 if greedy else call.top_p,
-        seed=call.seed,
-        stop=call.stop,
+        max_tokens=max(1, limit),
+        temperature=0.0 if greedy else chosen.temperature,
+        top_p=1.0 if greedy else chosen.top_p,
+        stop=chosen.stop,
+        top_k=chosen.top_k,
+        min_p=chosen.min_p,
+        presence_penalty=chosen.presence_penalty,
+        frequency_penalty=chosen.frequency_penalty,
+        repetition_penalty=chosen.repetition_penalty,
+        logit_bias=chosen.logit_bias,
+        logprobs=call.logprobs,
+        prompt_logprobs=call.logprobs if call.echo else None,
+        ignore_eos=chosen.ignore_eos,
     )
 
 
-def _token_ids(prompt: ChatPrompt | TextPrompt | TokenPrompt, tokenizer: TokenizerPort) -> list[int]:
+def _seed(seed: int | None, choice: int) -> int | None:
+    """Each choice has a stream of its own; the first one is that of a request for one choice."""
+    if seed is None or choice == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{choice}".encode()).digest()[:8])
+
+
+async def _grammar(call: Call, style: ToolStyle | None, tokenizer: TokenizerPort) -> Grammar | None:
+    """What the text must look like, checked: the response format, or calls that must be made."""
+    grammar, param, use = call.sampling.grammar, "response_format", _tool_use(call)
+    if use is not None and use.forced and style is not None:
+        grammar, param = forced_grammar(use, style), "tools"
+    if grammar is not None:
+        await grammar_check(grammar, tokenizer, param)
+    return grammar
+
+
+def _tool_use(call: Call) -> ToolUse | None:
+    prompt = call.prompts[0]
+    return prompt.tool_use if isinstance(prompt, ChatPrompt) else None
+
+
+def _all_tokens(call: Call, tokenizer: TokenizerPort, style: ToolStyle | None) -> list[list[int]]:
+    return [_tokens(prompt, tokenizer, style) for prompt in call.prompts]
+
+
+def _tokens(prompt: Prompt, tokenizer: TokenizerPort, style: ToolStyle | None) -> list[int]:
     if isinstance(prompt, TokenPrompt):
         return list(prompt.token_ids)
     if isinstance(prompt, ChatPrompt):
-        messages: list[dict[str, object]] = [{"role": m.role, "content": m.content} for m in prompt.messages]
-        try:
-            return tokenizer.encode_chat(messages)
-        except ValueError as error:
-            raise invalid(f"{_sentence(str(error))}.", param="messages", code="invalid_value") from None
+        return chat_tokens(prompt, tokenizer, style)
     if prompt.suffix is None:
         return tokenizer.encode(prompt.text, add_bos=True)
     try:
         return tokenizer.fim_prompt(prompt.text, prompt.suffix)
     except ValueError as error:
-        raise unsupported("suffix", f"{_sentence(str(error))}.") from None
+        raise unsupported("suffix", f"{sentence(str(error))}.") from None
 
 
-def _text_chars(prompt: ChatPrompt | TextPrompt | TokenPrompt) -> int:
+def _answer(
+    call: Call, index: int, ids: list[int], tokenizer: TokenizerPort, style: ToolStyle | None
+) -> Answer:
+    use, logprobs = _tool_use(call), None
+    if call.logprobs is not None:
+        logprobs = ChatLogprobs(tokenizer) if call.endpoint == "chat" else CompletionLogprobs(tokenizer)
+    prompt = call.prompts[index // call.n]
+    echo = ""
+    if call.echo:
+        echo = prompt.text if isinstance(prompt, TextPrompt) else tokenizer.decode(ids)
+    return Answer(
+        index,
+        reader=ToolReader(style) if use is not None and style is not None else None,
+        logprobs=logprobs,
+        echo=echo,
+        echo_tokens=ids if call.echo else (),
+        silent=call.max_tokens == 0,
+    )
+
+
+def _text_chars(prompt: Prompt) -> int:
     if isinstance(prompt, ChatPrompt):
         return sum(len(message.content) for message in prompt.messages)
     return len(prompt.text) + len(prompt.suffix or "") if isinstance(prompt, TextPrompt) else 0
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".")

@@ -11,7 +11,7 @@ from inference.engine.types import Grammar
 MAX_SOURCE_BYTES = 65_536
 MAX_DEPTH = 64  # of nested objects and arrays in a schema
 
-# White space a model may put between the parts of a JSON text: enough to indent, too little to go on for ever.
+# White space a model may put between the parts of a JSON text: enough to indent, not to go on for ever.
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 
 

@@ -1,4 +1,4 @@
-"""Log probabilities of the model's own distribution: before penalties, biases, masks, temperature and cuts."""
+"""Log probabilities of the model's own distribution: before penalties, masks, temperature and cuts."""
 
 from __future__ import annotations
 

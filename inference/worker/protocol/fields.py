@@ -1,7 +1,7 @@
 """Which request fields are served, which are harmless, and which are refused unless they ask for nothing.
 
 A null value means "not given" everywhere. A field that would change the answer and is not implemented is
-refused with its name, except at the value that asks for what happens anyway (``n: 1``, penalties of 0).
+refused with its name, except at the value that asks for what happens anyway (``store: false``).
 """
 
 from __future__ import annotations
@@ -9,37 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inference.worker.protocol.bodies import ChatBody, CompletionBody, EmbeddingBody, MessageBody
 from inference.worker.refusal import invalid, unsupported
 
-_COMMON = frozenset(
-    {"model", "stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop"}
-)
-CHAT_FIELDS = _COMMON | {"messages", "max_completion_tokens"}
-COMPLETION_FIELDS = _COMMON | {"prompt", "suffix"}
-MESSAGE_FIELDS = frozenset({"role", "content"})
+CHAT_FIELDS = frozenset(ChatBody.__struct_fields__)
+COMPLETION_FIELDS = frozenset(CompletionBody.__struct_fields__)
+EMBEDDING_FIELDS = frozenset(EmbeddingBody.__struct_fields__)
+MESSAGE_FIELDS = frozenset(MessageBody.__struct_fields__)
 
 # Labels for the caller's own books or for the gateway's routing; they do not change the text.
 _HARMLESS = frozenset(
-    {
-        "user", "metadata", "provider", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-        "parallel_tool_calls",
-    }
-)  # fmt: skip
+    {"user", "metadata", "provider", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "top_logprobs": (0,),
+    "logprobs": (False,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "dimensions": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
     "store": (False,),
@@ -52,14 +45,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 _NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
-    "name": (),
     "prefix": (False,),
     "reasoning_content": ("",),
     "refusal": ("",),
     "annotations": ([],),
     "audio": (),
-    "tool_calls": ([],),
-    "tool_call_id": (),
     "function_call": (),
 }
 

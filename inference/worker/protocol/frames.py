@@ -1,4 +1,4 @@
-"""Response bodies and server-sent events, byte for byte as the OpenAI SDKs expect them.
+"""Server-sent events, byte for byte as the OpenAI SDKs expect them.
 
 What is constant in a stream is encoded once, so that a chunk costs one JSON string and a concatenation.
 """
@@ -6,81 +6,77 @@ What is constant in a stream is encoded once, so that a chunk costs one JSON str
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from inference.messages import RECEIPT_EVENT, SignedEntry
-from inference.worker.protocol.calls import Endpoint
+from inference.worker.protocol.answers import call_id
+from inference.worker.protocol.heading import CHUNK_OBJECT, Heading
+from inference.worker.protocol.pieces import Piece
+from inference.worker.protocol.tools.reader import CallDelta
 from inference.worker.protocol.usage import Usage
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
-
-_ID_PREFIX: dict[Endpoint, str] = {"chat": "chatcmpl-", "completions": "cmpl-"}
-_CHUNK_OBJECT: dict[Endpoint, str] = {"chat": "chat.completion.chunk", "completions": "text_completion"}
-_WHOLE_OBJECT: dict[Endpoint, str] = {"chat": "chat.completion", "completions": "text_completion"}
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What every chunk and the whole response of one request share. ``created`` is in seconds."""
-
-    endpoint: Endpoint
-    request_id: str
-    created: int
-    model: str
-    fingerprint: str
-
-    def fields(self, object_name: str) -> dict[str, Any]:
-        """The leading fields, in the order OpenAI sends them."""
-        return {
-            "id": _ID_PREFIX[self.endpoint] + self.request_id.partition("_")[2],
-            "object": object_name,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
+_NO_LOGPROBS = b"null"
 
 
 class Frames:
     """The events of one stream. ``include_usage`` adds the usage chunk, and ``usage: null`` to all others."""
 
     def __init__(self, heading: Heading, *, include_usage: bool) -> None:
+        self._heading = heading
         self._chat = heading.endpoint == "chat"
-        self._head = orjson.dumps(heading.fields(_CHUNK_OBJECT[heading.endpoint]))[:-1]
+        self._head = orjson.dumps(heading.fields(CHUNK_OBJECT[heading.endpoint]))[:-1]
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        opened = b'data: %s,"choices":[{"index":0,' % self._head
-        self._before = opened + (b'"delta":{"content":' if self._chat else b'"text":')
-        closing = b'},"logprobs":null' if self._chat else b',"logprobs":null'
-        self._after = closing + b',"finish_reason":null}]' + self._tail
-        self._opened = opened
+        self._opened: dict[int, bytes] = {}
 
-    def first(self) -> bytes:
-        """The chunk that opens a chat answer by naming its role; completions have none."""
-        if not self._chat:
-            return b""
-        delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
-        return self._opened + delta + self._tail
+    def first(self, index: int) -> bytes:
+        """The chunk that opens a chat choice by naming its role; completions have none."""
+        return self._chunk(index, b'"delta":{"role":"assistant","content":""}') if self._chat else b""
 
-    def text(self, text: str) -> bytes:
-        """A chunk with more text; none for no text."""
-        return self._before + orjson.dumps(text) + self._after if text else b""
-
-    def finish(self, reason: str) -> bytes:
-        """The chunk with the finish reason: ``stop`` or ``length``."""
-        delta = b'"delta":{}' if self._chat else b'"text":""'
-        return b'%s%s,"logprobs":null,"finish_reason":"%s"}]%s' % (
-            self._opened,
-            delta,
-            reason.encode(),
-            self._tail,
-        )
+    def piece(self, piece: Piece) -> bytes:
+        """The chunks of one piece: none where it adds nothing. Log probabilities go with the first."""
+        index, deltas = piece.index, piece.deltas
+        logprobs = _NO_LOGPROBS if piece.logprobs is None else orjson.dumps(piece.logprobs)
+        if piece.logprobs is not None and not deltas:
+            deltas = ("",)
+        chunks = []
+        for delta in deltas:
+            body = self._call(index, delta) if isinstance(delta, CallDelta) else self._text(delta)
+            chunks.append(self._chunk(index, body, logprobs))
+            logprobs = _NO_LOGPROBS
+        if piece.reason is not None:
+            chunks.append(self._finish(index, piece.reason))
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that carries the usage."""
         return b'data: %s,"choices":[],"usage":%s}\n\n' % (self._head, orjson.dumps(usage.to_wire()))
+
+    def _text(self, text: str) -> bytes:
+        return (b'"delta":{"content":%s}' if self._chat else b'"text":%s') % orjson.dumps(text)
+
+    def _call(self, index: int, delta: CallDelta) -> bytes:
+        call: dict[str, Any] = {"index": delta.index}
+        function: dict[str, str] = {"arguments": delta.arguments}
+        if delta.name is not None:
+            call |= {"id": call_id(self._heading.request_id, index, delta.index), "type": "function"}
+            function = {"name": delta.name} | function
+        return b'"delta":{"tool_calls":[%s]}' % orjson.dumps(call | {"function": function})
+
+    def _finish(self, index: int, reason: str) -> bytes:
+        body = b'"delta":{}' if self._chat else b'"text":""'
+        return self._chunk(index, body, reason=b'"%s"' % reason.encode())
+
+    def _chunk(
+        self, index: int, body: bytes, logprobs: bytes = _NO_LOGPROBS, *, reason: bytes = b"null"
+    ) -> bytes:
+        opened = self._opened.get(index)
+        if opened is None:
+            opened = self._opened[index] = b'data: %s,"choices":[{"index":%d,' % (self._head, index)
+        return b'%s%s,"logprobs":%s,"finish_reason":%s}]%s' % (opened, body, logprobs, reason, self._tail)
 
 
 def error_frame(body: bytes) -> bytes:
@@ -96,15 +92,3 @@ def receipt_frame(signed: SignedEntry) -> bytes:
 def receipt_header(signed: SignedEntry) -> bytes:
     """The same for a response that is not streamed: base64 of the JSON."""
     return base64.b64encode(orjson.dumps(signed.to_dict()))
-
-
-def whole_body(heading: Heading, text: str, reason: str, usage: Usage) -> bytes:
-    """The body of a response that is not streamed."""
-    answer: dict[str, Any] = {"index": 0}
-    if heading.endpoint == "chat":
-        answer["message"] = {"role": "assistant", "content": text, "refusal": None}
-    else:
-        answer["text"] = text
-    answer |= {"logprobs": None, "finish_reason": reason}
-    fields = heading.fields(_WHOLE_OBJECT[heading.endpoint])
-    return orjson.dumps(fields | {"choices": [answer], "usage": usage.to_wire()})

@@ -2,148 +2,164 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
-import msgspec
-
-from inference.worker.protocol.bodies import ChatBody, CommonBody, CompletionBody, MessageBody, TokenId
+from inference.worker.protocol.bodies import (
+    MAX_CHOICES,
+    ChatBody,
+    CommonBody,
+    CompletionBody,
+    EmbeddingBody,
+    TokenId,
+)
 from inference.worker.protocol.calls import (
     Call,
-    ChatMessage,
     ChatPrompt,
     Endpoint,
-    Role,
+    Prompt,
+    Sampling,
     TextPrompt,
     TokenPrompt,
 )
-from inference.worker.protocol.fields import CHAT_FIELDS, COMPLETION_FIELDS, body_fields, message_fields
-from inference.worker.refusal import invalid, unsupported
+from inference.worker.protocol.fields import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS, body_fields
+from inference.worker.protocol.formats import format_grammar
+from inference.worker.protocol.messages import message_parse
+from inference.worker.protocol.tools.definitions import tool_use_parse
+from inference.worker.protocol.values import convert, json_object
+from inference.worker.refusal import RefusalError, invalid, unsupported
 
 DEFAULT_COMPLETION_TOKENS = 16
-
-_ROLES: dict[str, Role] = {
-    "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
-}  # fmt: skip
-_WHERE = re.compile(r"^(?P<problem>.*?) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
-_T = TypeVar("_T")
 
 
 def call_parse(endpoint: Endpoint, body: bytes) -> Call:
     """The call that a request body asks for. Raises RefusalError (400)."""
-    raw = _json_object(body)
-    return _chat_call(raw) if endpoint == "chat" else _completion_call(raw)
+    raw = json_object(body)
+    match endpoint:
+        case "chat":
+            return _chat_call(raw)
+        case "completions":
+            return _completion_call(raw)
+        case "embeddings":
+            return _embedding_call(raw)
 
 
 def _chat_call(raw: dict[str, Any]) -> Call:
-    body = _convert(body_fields(raw, CHAT_FIELDS), ChatBody)
-    messages = tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    body = convert(body_fields(raw, CHAT_FIELDS), ChatBody)
+    messages = tuple(message_parse(one, f"messages[{index}]") for index, one in enumerate(body.messages))
     limit = body.max_completion_tokens or body.max_tokens
     if body.max_tokens not in (None, limit):
         message = "max_tokens and max_completion_tokens differ. Send max_completion_tokens alone."
         raise invalid(message, param="max_tokens", code="invalid_value")
-    return _call("chat", body, ChatPrompt(messages), limit)
+    if body.top_logprobs and not body.logprobs:
+        raise _conflict("top_logprobs", "top_logprobs needs logprobs: true.")
+    tool_use = tool_use_parse(body)
+    sampling = _sampling(body)
+    if tool_use is not None and sampling.grammar is not None:
+        raise _conflict("response_format", "response_format cannot be combined with tools. Send one of them.")
+    if tool_use is not None and tool_use.forced and body.ignore_eos:
+        raise _conflict("ignore_eos", "ignore_eos cannot be combined with a required tool call.")
+    return Call(
+        endpoint="chat",
+        model=body.model,
+        prompts=(ChatPrompt(messages, tool_use),),
+        sampling=sampling,
+        n=body.n,
+        stream=body.stream,
+        include_usage=_include_usage(body),
+        max_tokens=limit,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
 
 
 def _completion_call(raw: dict[str, Any]) -> Call:
-    body = _convert(body_fields(raw, COMPLETION_FIELDS), CompletionBody)
-    prompt = _completion_prompt(body.prompt, body.suffix)
-    return _call("completions", body, prompt, body.max_tokens or DEFAULT_COMPLETION_TOKENS)
+    body = convert(body_fields(raw, COMPLETION_FIELDS), CompletionBody)
+    prompts = _prompts(body.prompt, "prompt", body.suffix)
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise _conflict("n", f"At most {MAX_CHOICES} choices a request, found {len(prompts)} × {body.n}.")
+    if body.best_of not in (None, body.n):
+        raise unsupported("best_of", "best_of is not supported beyond n. Remove it.")
+    if body.echo and body.suffix is not None:
+        raise _conflict("echo", "echo cannot be combined with suffix.")
+    limit = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    if limit == 0 and not body.echo:
+        raise _conflict("max_tokens", "max_tokens: expected at least 1, or 0 together with echo.")
+    return Call(
+        endpoint="completions",
+        model=body.model,
+        prompts=prompts,
+        sampling=_sampling(body),
+        n=body.n,
+        stream=body.stream,
+        include_usage=_include_usage(body),
+        max_tokens=limit,
+        logprobs=None if body.logprobs is False else body.logprobs,
+        echo=body.echo,
+    )
 
 
-def _call(
-    endpoint: Endpoint, body: CommonBody, prompt: ChatPrompt | TextPrompt | TokenPrompt, limit: int | None
-) -> Call:
+def _embedding_call(raw: dict[str, Any]) -> Call:
+    body = convert(body_fields(raw, EMBEDDING_FIELDS), EmbeddingBody)
+    prompts = _prompts(body.input, "input", None)
+    if len(prompts) > MAX_CHOICES:
+        raise _conflict("input", f"input: at most {MAX_CHOICES} texts a request, found {len(prompts)}.")
+    return Call(
+        endpoint="embeddings", model=body.model, prompts=prompts, base64=body.encoding_format == "base64"
+    )
+
+
+def _include_usage(body: CommonBody) -> bool:
     options = body.stream_options
     if options is not None and not body.stream:
         raise invalid("stream_options is only allowed together with stream: true.", param="stream_options")
     if options is not None and options.include_obfuscation:
         name = "stream_options.include_obfuscation"
         raise unsupported(name, f"{name} is not supported. Remove it.")
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return Call(
-        endpoint=endpoint,
-        model=body.model,
-        prompt=prompt,
-        stream=body.stream,
-        include_usage=bool(options and options.include_usage),
-        max_tokens=limit,
+    return bool(options and options.include_usage)
+
+
+def _sampling(body: CommonBody) -> Sampling:
+    grammar = format_grammar(body.response_format)
+    if grammar is not None and body.ignore_eos:
+        raise _conflict("ignore_eos", "ignore_eos cannot be combined with response_format.")
+    return Sampling(
         temperature=body.temperature,
         top_p=body.top_p,
+        top_k=max(0, body.top_k),
+        min_p=body.min_p,
         seed=body.seed,
-        stop=stop,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias=_biases(body.logit_bias or {}),
+        ignore_eos=body.ignore_eos,
+        grammar=grammar,
     )
 
 
-def _message(raw: dict[str, Any], where: str) -> ChatMessage:
-    body = _convert(message_fields(raw, where), MessageBody, where)
-    role = _ROLES.get(body.role)
-    if body.role in ("tool", "function"):
-        raise unsupported(
-            f"{where}.role", f"{where}.role: tool results are not supported by this model's workers."
-        )
-    if role is None:
-        message = f"{where}.role: expected system, user or assistant."
-        raise invalid(message, param=f"{where}.role", code="invalid_value")
-    if isinstance(body.content, str):
-        return ChatMessage(role, body.content)
-    return ChatMessage(
-        role, "".join(_part_text(part, f"{where}.content[{i}]") for i, part in enumerate(body.content))
-    )
+def _biases(raw: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    """JSON keys are text: token ids in decimal."""
+    for name in raw:
+        if not (name.isascii() and name.isdecimal() and len(name) <= 10):
+            message = f"logit_bias: expected token ids as keys, found {name[:32]!r}."
+            raise invalid(message, param="logit_bias", code="invalid_value")
+    return tuple((int(name), bias) for name, bias in raw.items())
 
 
-def _part_text(part: dict[str, Any], where: str) -> str:
-    if part.get("type") != "text":
-        raise unsupported(f"{where}.type", f"{where}.type: only parts of type 'text' are supported.")
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise invalid(f"{where}.text: a string is required.", param=f"{where}.text", code="invalid_type")
-    return text
+def _prompts(raw: str | list[Any], where: str, suffix: str | None) -> tuple[Prompt, ...]:
+    """Text, token ids, or a list of either, as evaluation clients send it."""
+    if isinstance(raw, list) and raw and isinstance(raw[0], str | list):
+        return tuple(_prompt(one, f"{where}[{index}]", suffix) for index, one in enumerate(raw))
+    return (_prompt(raw, where, suffix),)
 
 
-def _completion_prompt(prompt: str | list[Any], suffix: str | None) -> TextPrompt | TokenPrompt:
-    """Text, token ids, or a list with one of either, as evaluation clients send it."""
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
-        if len(prompt) > 1:
-            raise unsupported(
-                "prompt", "prompt: one prompt a request is supported. Send one request for each."
-            )
-        prompt = prompt[0]
-    if isinstance(prompt, str):
-        return TextPrompt(prompt, suffix)
+def _prompt(raw: Any, where: str, suffix: str | None) -> TextPrompt | TokenPrompt:
+    if isinstance(raw, str):
+        return TextPrompt(raw, suffix)
     if suffix is not None:
-        raise invalid(
-            "suffix needs a prompt of text, not of token ids.", param="suffix", code="invalid_value"
-        )
-    return TokenPrompt(tuple(_convert(prompt, list[TokenId], "prompt")))
+        raise _conflict("suffix", "suffix needs a prompt of text, not of token ids.")
+    return TokenPrompt(tuple(convert(raw, list[TokenId], where)))
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise invalid("The body is not valid JSON in UTF-8.", code="invalid_json") from None
-    if not isinstance(raw, dict):
-        raise invalid("The body must be a JSON object.", code="invalid_json")
-    return raw
-
-
-def _convert(raw: Any, kind: type[_T], where: str = "") -> _T:
-    try:
-        return msgspec.convert(raw, kind, strict=True)
-    except msgspec.ValidationError as error:
-        _refuse_value(str(error), where)
-
-
-def _refuse_value(problem: str, where: str) -> NoReturn:
-    """Turn msgspec's ``Expected `float`, got `str` - at `$.top_p` `` into a refusal that names ``top_p``."""
-    match = _WHERE.match(problem)
-    path = match["path"] if match else ""
-    missing = re.search(r"missing required field `(\w+)`", problem)
-    if missing:
-        path = f"{path}.{missing[1]}" if path else missing[1]
-    joint = "" if not (where and path) or path.startswith("[") else "."
-    param = f"{where}{joint}{path}" or None
-    text = "is required" if missing else (match["problem"] if match else problem)
-    code = "missing_required_parameter" if missing else "invalid_value"
-    raise invalid(f"{param or 'body'}: {text}.", param=param, code=code)
+def _conflict(param: str, message: str) -> RefusalError:
+    return invalid(message, param=param, code="invalid_value")

@@ -49,6 +49,8 @@ class WorkerApp:
                 await generation_serve(self._runtime, "chat", scope, receive, send)
             case ("POST", "/v1/completions"):
                 await generation_serve(self._runtime, "completions", scope, receive, send)
+            case ("POST", "/v1/embeddings"):
+                await generation_serve(self._runtime, "embeddings", scope, receive, send)
             case ("GET", "/healthz"):
                 await respond_json(send, 200, {"status": "ok"})
             case ("GET", "/readyz"):

@@ -5,36 +5,70 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.engine.types import FinishReason, TokenEvent
+from inference.engine.types import TokenEvent
+from inference.messages import FinishReason
 from inference.worker.metrics import WorkerMetrics
-from inference.worker.protocol.calls import Endpoint
+from inference.worker.protocol.answers import Answer
+from inference.worker.protocol.calls import Call, Endpoint
 from inference.worker.protocol.usage import Usage
 from inference.worker.times import now_ms
+
+# Of several choices the entry says what came of the one that fared worst.
+_BY_GRAVITY: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """The engine's totals so far for one choice."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    latest_s: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(slots=True)
 class Flight:
-    """One request in flight; counts are the engine's totals so far.
+    """One request in flight, with all its choices.
 
     Until the first event nothing has been produced and all counts are 0: who leaves the queue pays nothing.
+    ``cause`` says why it was ended early; ``sealed``: generation is over.
     """
 
     request_id: str
-    endpoint: Endpoint
+    call: Call
+    answers: Sequence[Answer]
     received_at_ms: int
     task: asyncio.Task[Any]
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
     finish_reason: FinishReason | None = None
     first_token_at_ms: int | None = None
     cause: str | None = None
     sealed: bool = False
-    _digest: Any = field(default_factory=hashlib.sha256)
-    _latest_s: float = field(default_factory=time.perf_counter)
+    _counts: list[_Counts] = field(init=False)
+    _open: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counts = [_Counts() for _ in self.answers]
+        self._open = len(self.answers)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Which endpoint was called."""
+        return self.call.endpoint
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice has ended."""
+        return not self._open
+
+    @property
+    def failed(self) -> bool:
+        """Whether a choice ended without its answer: the others are of no use then."""
+        return self.finish_reason in ("cancelled", "error")
 
     def interrupt(self, cause: str) -> None:
         """End generation now; does nothing once it has ended."""
@@ -42,42 +76,76 @@ class Flight:
             self.cause = cause
             self.task.cancel()
 
-    def record(self, event: TokenEvent, metrics: WorkerMetrics) -> None:
-        """Take in what one engine step brought."""
-        now_s = time.perf_counter()
+    def record(self, index: int, event: TokenEvent, metrics: WorkerMetrics) -> None:
+        """Take in what one engine step brought to a choice."""
+        counts = self._counts[index]
         if event.token_ids:
-            histogram = metrics.between_tokens_s
-            if self.first_token_at_ms is None:
-                self.first_token_at_ms = now_ms()
-                histogram = metrics.first_token_s
-            histogram.observe(now_s - self._latest_s)
-            self._latest_s = now_s
-        self.prompt_tokens = event.prompt_tokens
-        self.cached_tokens = event.cached_tokens
-        self.completion_tokens = event.completion_tokens
-        self.finish_reason = event.finish_reason
-        self._digest.update(event.text.encode())
+            self._time(counts, len(event.token_ids), metrics)
+        counts.prompt_tokens = event.prompt_tokens
+        counts.cached_tokens = event.cached_tokens
+        # a token that was computed for its prompt's sake alone is neither shown nor charged
+        counts.completion_tokens = 0 if self.call.max_tokens == 0 else event.completion_tokens
+        if event.finish_reason is not None:
+            self._open -= 1
+            self._worsen("cancelled" if event.finish_reason == "expired" else event.finish_reason)
 
-    def seal(self, default: FinishReason) -> FinishReason:
-        """Generation is over, with ``default`` unless the engine gave a reason. No interrupt from now on."""
+    def seal(self, reason: FinishReason | None = None) -> None:
+        """Generation is over, and ``reason`` is what went wrong. No interrupt from now on."""
         self.sealed = True
-        self.finish_reason = self.finish_reason or default
-        return self.finish_reason
+        if reason is not None:
+            self._worsen(reason)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the engine has computed anything for it."""
+        return any(counts.prompt_tokens for counts in self._counts)
 
     def usage(self) -> Usage:
-        """The counts as the client sees them."""
-        return Usage(self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+        """Each prompt once, whatever the number of its choices, and the completions of all.
+
+        Cached tokens of a prompt are those that the first of its choices found: the others find the first's.
+        """
+        heads = [self._head(place) for place in range(len(self.call.prompts))]
+        return Usage(
+            prompt_tokens=sum(one.prompt_tokens for one in heads),
+            cached_tokens=sum(one.cached_tokens for one in heads),
+            completion_tokens=sum(counts.completion_tokens for counts in self._counts),
+        )
 
     def entry_fields(self) -> dict[str, Any]:
         """The fields of the journal entry that this request determines."""
+        usage = self.usage()
+        shown = "".join(answer.shown() for answer in self.answers)
         return {
             "request_id": self.request_id,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
             "finish_reason": self.finish_reason,
             "received_at_ms": self.received_at_ms,
             "first_token_at_ms": self.first_token_at_ms,
             "finished_at_ms": now_ms(),
-            "output_sha256": self._digest.hexdigest(),
+            "output_sha256": hashlib.sha256(shown.encode()).hexdigest(),
         }
+
+    def _head(self, place: int) -> _Counts:
+        """The counts of a prompt's choice that began and found least in the cache."""
+        n = self.call.n
+        begun = [one for one in self._counts[place * n : place * n + n] if one.prompt_tokens]
+        return min(begun, key=lambda one: one.cached_tokens, default=_Counts())
+
+    def _time(self, counts: _Counts, tokens: int, metrics: WorkerMetrics) -> None:
+        now_s = time.perf_counter()
+        each_s = (now_s - counts.latest_s) / tokens
+        counts.latest_s = now_s
+        histogram = metrics.between_tokens_s
+        if self.first_token_at_ms is None:
+            self.first_token_at_ms = now_ms()
+            histogram = metrics.first_token_s
+        for _ in range(tokens):
+            histogram.observe(each_s)
+            histogram = metrics.between_tokens_s
+
+    def _worsen(self, reason: FinishReason) -> None:
+        if self.finish_reason is None or _BY_GRAVITY.index(reason) > _BY_GRAVITY.index(self.finish_reason):
+            self.finish_reason = reason

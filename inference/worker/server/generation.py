@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 
-from inference.engine.types import GenerationRequest, RequestRejected, TokenEvent
-from inference.messages import HEADER_REQUEST_ID, SignedEntry
+from inference.engine.types import GenerationRequest, RequestRejected
+from inference.messages import SignedEntry
 from inference.worker.logs import log_event
-from inference.worker.prompts import duplicate, rejection_refusal, request_prepare
-from inference.worker.protocol.calls import Call, Endpoint
-from inference.worker.protocol.frames import Heading
+from inference.worker.prompts import duplicate, rejection_refusal, work_prepare
+from inference.worker.protocol.calls import Endpoint
+from inference.worker.protocol.heading import Heading
 from inference.worker.protocol.parse import call_parse
-from inference.worker.refusal import RefusalError, fault, invalid, overloaded
+from inference.worker.protocol.pieces import Piece
+from inference.worker.protocol.wholes import embedding_body, generation_body
+from inference.worker.refusal import RefusalError, fault, overloaded
 from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive, Scope, Send, body_read, header
+from inference.worker.server.callers import caller_of, request_id_of
 from inference.worker.server.flight import Flight
+from inference.worker.server.merging import Events, merged
 from inference.worker.server.record import flight_journal
 from inference.worker.server.scopes import (
     CLIENT_GONE,
@@ -31,7 +35,7 @@ from inference.worker.server.scopes import (
 from inference.worker.server.writers import StreamWriter, WholeWriter, Writer
 from inference.worker.times import now_ms
 
-_REQUEST_ID = re.compile(r"req_[0-9a-z]{1,64}")
+EXPIRED = "expired"
 
 
 async def generation_serve(
@@ -41,83 +45,88 @@ async def generation_serve(
     received_at_ms = now_ms()
     runtime.require_bearer(header(scope, b"authorization"))
     runtime.serving()
-    request_id = _request_id(scope)
+    request_id, caller = request_id_of(scope), caller_of(scope)
     call = call_parse(endpoint, await body_read(scope, receive))
     if call.model != runtime.release:
         message = f"The model {call.model!r} is not served here."
         raise RefusalError(404, message, param="model", code="model_not_found")
     service = runtime.serving()
-    request = await request_prepare(call, request_id, service.engine)
-    flight = Flight(request_id, endpoint, received_at_ms, current_task())
-    events = _admit(runtime, request)
-    writer = _writer(call, send, flight, service.release_digest)
+    work = await work_prepare(call, request_id, service.engine, caller)
+    flight = Flight(request_id, call, work.answers, received_at_ms, current_task())
+    streams = _admit(runtime, request_id, work.requests)
+    writer = _writer(send, flight, service.release_digest)
     with registered(runtime, flight), watching(receive, flight):
-        last_text = await _relay(flight, events, writer, runtime)
+        last = await _relay(flight, streams, writer, runtime)
         signed = flight_journal(service, flight, runtime)
         if flight.cause != CLIENT_GONE:
-            await _conclude(flight, writer, last_text, signed)
+            await _conclude(flight, writer, last, signed)
 
 
-def _admit(runtime: Runtime, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-    """Give the request to the engine, unless its id was seen before or the worker stopped taking work."""
+def _admit(runtime: Runtime, request_id: str, requests: Sequence[GenerationRequest]) -> list[Events]:
+    """Give the requests to the engine, unless the id was seen before or the worker stopped taking work."""
     service = runtime.serving()
-    if request.request_id in runtime.in_flight or request.request_id in service.journal:
+    if request_id in runtime.in_flight or request_id in service.journal:
         raise duplicate()
     try:
-        return service.engine.generate(request)
+        return [service.engine.generate(request) for request in requests]
     except RequestRejected as error:
         if error.code == "engine_closed":
             runtime.fail("The engine stopped.")
         raise rejection_refusal(error) from None
 
 
-async def _relay(
-    flight: Flight, events: AsyncGenerator[TokenEvent, None], writer: Writer, runtime: Runtime
-) -> str:
-    """Pass events on until the last one, whose text is returned; it leaves together with the receipt."""
-    text = ""
+async def _relay(flight: Flight, streams: Sequence[Events], writer: Writer, runtime: Runtime) -> Piece | None:
+    """Pass pieces on until the last one, which is returned; it leaves together with the receipt."""
     try:
         with background(keep_alive(writer)) as keeper:
-            async with aclosing(events):
-                async for event in events:
+            async with aclosing(merged(streams)) as events:
+                async for index, event in events:
                     keeper.cancel()
-                    flight.record(event, runtime.metrics)
-                    if event.finish_reason is not None:
-                        text = event.text
-                        break
-                    await writer.text(event.text)
+                    flight.record(index, event, runtime.metrics)
+                    piece = flight.answers[index].take(event)
+                    if event.finish_reason == "expired":
+                        flight.cause = EXPIRED
+                    if flight.complete or flight.failed:
+                        flight.seal()
+                        return piece
+                    await writer.piece(piece)
         flight.seal("error")
     except asyncio.CancelledError:
         flight.seal("cancelled")
         current_task().uncancel()
     except RequestRejected as error:
-        raise rejection_refusal(error) from None
+        if not flight.begun:
+            raise rejection_refusal(error) from None
+        flight.seal("error")
     except Exception as error:
         flight.seal("error")
         log_event("generation_failed", level=logging.ERROR, error=error, request_id=flight.request_id)
-    return text
+    return None
 
 
-async def _conclude(flight: Flight, writer: Writer, text: str, signed: SignedEntry | None) -> None:
+async def _conclude(flight: Flight, writer: Writer, last: Piece | None, signed: SignedEntry | None) -> None:
     if signed is None:
         await writer.fail(fault("The worker could not record this request; it is not charged."), None)
     elif flight.finish_reason == "cancelled":
         await writer.fail(_stopped(flight), signed)
-    elif flight.finish_reason == "error":
+    elif flight.finish_reason == "error" or last is None:
         await writer.fail(fault("The worker failed while it generated the answer. Try again."), signed)
     else:
-        await writer.finish(text, flight.finish_reason or "stop", flight.usage(), signed)
+        await writer.finish(last, flight.usage(), signed)
 
 
 def _stopped(flight: Flight) -> RefusalError:
     """503 only while nothing was produced: then another worker may take the same request."""
     message = "The worker stopped before the answer was complete. Try again."
+    if flight.cause == EXPIRED:
+        message = "The request waited too long for its turn. Try again."
     if flight.first_token_at_ms is None:
         return overloaded(message)
     return RefusalError(500, message, type="server_error", code="insufficient_system_resource")
 
 
-def _writer(call: Call, send: Send, flight: Flight, release_digest: str) -> Writer:
+def _writer(send: Send, flight: Flight, release_digest: str) -> Writer:
+    call = flight.call
     heading = Heading(
         endpoint=call.endpoint,
         request_id=flight.request_id,
@@ -127,14 +136,7 @@ def _writer(call: Call, send: Send, flight: Flight, release_digest: str) -> Writ
     )
     if call.stream:
         return StreamWriter(send, heading, include_usage=call.include_usage)
-    return WholeWriter(send, heading)
-
-
-def _request_id(scope: Scope) -> str:
-    request_id = header(scope, HEADER_REQUEST_ID.encode()) or ""
-    if not _REQUEST_ID.fullmatch(request_id):
-        raise invalid(
-            f"The header {HEADER_REQUEST_ID} must carry a request id such as req_….",
-            code="invalid_request_id",
-        )
-    return request_id
+    body = generation_body
+    if call.endpoint == "embeddings":
+        body = partial(embedding_body, as_base64=call.base64)
+    return WholeWriter(send, heading, flight.answers, body)

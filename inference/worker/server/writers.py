@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from inference.messages import HEADER_RECEIPT, HEADER_REQUEST_ID, SignedEntry
+from inference.worker.protocol.answers import Answer
 from inference.worker.protocol.frames import (
     DONE,
     KEEP_ALIVE,
     Frames,
-    Heading,
     error_frame,
     receipt_frame,
     receipt_header,
-    whole_body,
 )
+from inference.worker.protocol.heading import Heading
+from inference.worker.protocol.pieces import Piece
 from inference.worker.protocol.usage import Usage
 from inference.worker.refusal import RefusalError
 from inference.worker.server.asgi import JSON, Headers, Send, respond, respond_refusal
 
 _EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
+BodyMaker = Callable[[Heading, Sequence[Answer], Usage], bytes]
+
 
 class Writer(Protocol):
-    """Where a request's text goes."""
+    """Where a request's answers go."""
 
     async def keep_alive(self) -> None:
         """The request still waits for its first token."""
 
-    async def text(self, text: str) -> None:
-        """More of the answer."""
+    async def piece(self, piece: Piece) -> None:
+        """More of one choice."""
 
-    async def finish(self, text: str, reason: str, usage: Usage, signed: SignedEntry) -> None:
-        """The last of the answer, with its receipt."""
+    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
+        """The last piece of all, with the receipt."""
 
     async def fail(self, refusal: RefusalError, signed: SignedEntry | None) -> None:
         """The answer ends here, with an error; there is a receipt if it was journalled."""
@@ -47,18 +51,19 @@ class StreamWriter:
         self._frames = Frames(heading, include_usage=include_usage)
         self._include_usage = include_usage
         self._status_sent = False
-        self._first_sent = False
+        self._opened: set[int] = set()
 
     async def keep_alive(self) -> None:
         await self._write(KEEP_ALIVE)
 
-    async def text(self, text: str) -> None:
-        frame = self._frames.text(text)
-        if frame or not self._first_sent:
-            await self._write(self._opening() + frame)
+    async def piece(self, piece: Piece) -> None:
+        opening = self._opening(piece.index)
+        frames = self._frames.piece(piece)
+        if frames or opening or not self._status_sent:
+            await self._write(opening + frames)
 
-    async def finish(self, text: str, reason: str, usage: Usage, signed: SignedEntry) -> None:
-        frames = [self._opening(), self._frames.text(text), self._frames.finish(reason)]
+    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
+        frames = [self._opening(piece.index), self._frames.piece(piece)]
         if self._include_usage:
             frames.append(self._frames.usage(usage))
         await self._write(b"".join([*frames, receipt_frame(signed), DONE]), more=False)
@@ -70,11 +75,11 @@ class StreamWriter:
         receipt = b"" if signed is None else receipt_frame(signed)
         await self._write(error_frame(refusal.body()) + receipt + DONE, more=False)
 
-    def _opening(self) -> bytes:
-        if self._first_sent:
+    def _opening(self, index: int) -> bytes:
+        if index in self._opened:
             return b""
-        self._first_sent = True
-        return self._frames.first()
+        self._opened.add(index)
+        return self._frames.first(index)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         if not self._status_sent:
@@ -85,21 +90,23 @@ class StreamWriter:
 
 
 class WholeWriter:
-    """One JSON body."""
+    """One JSON body, made by ``body`` of all answers at the end."""
 
-    def __init__(self, send: Send, heading: Heading) -> None:
+    def __init__(self, send: Send, heading: Heading, answers: Sequence[Answer], body: BodyMaker) -> None:
         self._send = send
         self._heading = heading
-        self._texts: list[str] = []
+        self._answers = answers
+        self._body = body
 
     async def keep_alive(self) -> None:
         """Nothing can be said before the status is known."""
 
-    async def text(self, text: str) -> None:
-        self._texts.append(text)
+    async def piece(self, piece: Piece) -> None:
+        """The answers hold it."""
 
-    async def finish(self, text: str, reason: str, usage: Usage, signed: SignedEntry) -> None:
-        body = whole_body(self._heading, "".join([*self._texts, text]), reason, usage)
+    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
+        del piece  # the answers hold it
+        body = self._body(self._heading, self._answers, usage)
         request_id = (HEADER_REQUEST_ID.encode(), self._heading.request_id.encode())
         await respond(self._send, 200, body, [JSON, request_id, *_receipt_headers(signed)])
 

@@ -153,7 +153,7 @@ async def test_a_malformed_body_never_reaches_the_engine(worker: Any) -> None:
     response = await worker.client.post(CHAT, content=b"{", headers={"x-request-id": "req_1"})
     assert response.status_code == 400
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    refused = await worker.post(CHAT, CHAT_BODY | {"n": 3})
+    refused = await worker.post(CHAT, CHAT_BODY | {"n": 300})
     assert refused.json()["error"]["param"] == "n"
     assistant_last = CHAT_BODY | {"messages": [{"role": "assistant", "content": "x"}]}
     refused = await worker.post(CHAT, assistant_last)

@@ -1,0 +1,71 @@
+"""How the families of models write a call: known by what their chat templates spell."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStyle:
+    """A call is ``begin, before_name, NAME, after_name, ARGUMENTS, after_arguments``.
+
+    ``separator`` stands between calls, ``opening`` and ``closing`` around all. After the mark ``end`` a call
+    is complete; ``head`` is what models write up to the arguments. ``parsed_arguments``: the template wants
+    them as an object.
+    """
+
+    begin: str
+    before_name: str
+    after_name: str
+    after_arguments: str
+    end: str
+    head: re.Pattern[str]
+    opening: str = ""
+    closing: str = ""
+    separator: str = ""
+    parsed_arguments: bool = False
+
+
+_SECTION = {"opening": "<｜tool▁calls▁begin｜>", "closing": "<｜tool▁calls▁end｜>"}
+_BEGIN, _SEP, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+
+# DeepSeek-V3.1 and later: the name, a mark, the arguments
+DEEPSEEK = ToolStyle(
+    begin=_BEGIN,
+    before_name="",
+    after_name=_SEP,
+    after_arguments=_END,
+    end=_END,
+    head=re.compile(rf"\s*(?P<name>[\w.-]+)\s*{_SEP}"),
+    **_SECTION,
+)
+# DeepSeek-V3 and R1: the kind, the name, the arguments in a fenced block
+DEEPSEEK_FENCED = ToolStyle(
+    begin=_BEGIN,
+    before_name=f"function{_SEP}",
+    after_name="\n```json\n",
+    after_arguments=f"\n```{_END}",
+    end=_END,
+    head=re.compile(rf"\s*function\s*{_SEP}(?P<name>[\w.-]+)\s*```json\s"),
+    separator="\n",
+    **_SECTION,
+)
+# Hermes and Qwen: a JSON object between tags
+TAGGED = ToolStyle(
+    begin="<tool_call>",
+    before_name='\n{"name": "',
+    after_name='", "arguments": ',
+    after_arguments="}\n</tool_call>",
+    end="</tool_call>",
+    head=re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[\w.-]+)"\s*,\s*"arguments"\s*:'),
+    separator="\n",
+    parsed_arguments=True,
+)
+
+
+def tool_style(template: str) -> ToolStyle | None:
+    """The style of the model with this chat template; None where it spells none that is known."""
+    if _SEP in template:
+        return DEEPSEEK_FENCED if "```json" in template else DEEPSEEK
+    return TAGGED if TAGGED.begin in template else None
