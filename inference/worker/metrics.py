@@ -1,17 +1,25 @@
-"""Prometheus metrics of one worker. Gauges are read from the engine when they are scraped."""
+"""Prometheus metrics of one worker. The engine's figures are read when they are scraped."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from inference.engine.types import EngineStats
 
 _FIRST_TOKEN_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30, 60)
 _BETWEEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1, 5)
+_NOW = {
+    "running": ("running", "Requests decoded together"),
+    "queued": ("queued", "Requests waiting for a place"),
+    "max_running": ("max_running", "Places for running requests"),
+    "pages_total": ("cache_pages", "Pages of the latent cache"),
+    "pages_free": ("cache_pages_free", "Free pages of the latent cache"),
+}
 
 
 class WorkerMetrics:
@@ -52,26 +60,27 @@ class WorkerMetrics:
 
     def watch_engine(self, stats: Callable[[], EngineStats]) -> None:
         """Export the engine's figures from now on."""
-        self.registry.register(_EngineGauges(stats))
+        self.registry.register(_EngineFigures(stats))
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
 
 
-class _EngineGauges(Collector):
+class _EngineFigures(Collector):
+    """Every number of the engine's statistics, also one that was added later: what is a state now is a gauge,
+    all else counts since the engine's start. Names that end in ``_s`` are seconds.
+    """
+
     def __init__(self, stats: Callable[[], EngineStats]) -> None:
         self._stats = stats
 
     def collect(self) -> Iterable[Metric]:
-        stats = self._stats()
-        for name, text, value in (
-            ("running", "Requests decoded together", stats.running),
-            ("queued", "Requests waiting for a place", stats.queued),
-            ("max_running", "Places for running requests", stats.max_running),
-            ("cache_pages", "Pages of the latent cache", stats.pages_total),
-            ("cache_pages_free", "Free pages of the latent cache", stats.pages_free),
-            ("engine_steps", "Engine steps since the start", stats.steps),
-            ("engine_generated_tokens", "Tokens generated since the start", stats.generated_tokens),
-        ):
-            yield GaugeMetricFamily(f"tokenworks_worker_{name}", text, value=value)
+        for name, value in dataclasses.asdict(self._stats()).items():
+            if name in _NOW:
+                short, text = _NOW[name]
+                yield GaugeMetricFamily(f"tokenworks_worker_{short}", text, value=value)
+            else:
+                long = f"{name[:-2]}_seconds" if name.endswith("_s") else name
+                text = f"{long.replace('_', ' ').capitalize()} of the engine since its start"
+                yield CounterMetricFamily(f"tokenworks_worker_engine_{long}", text, value=value)

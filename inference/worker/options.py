@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,18 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
     )
 
 
+def cores_available() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_default(cores: int) -> int:
+    """HTTP takes a few percent of a core: of two, the engine would lose more by leaving one to it."""
+    return cores if cores <= 2 else cores - 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m inference.worker", description="Serve one release and sign what was served."
@@ -91,9 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     text("--public-url", help="base URL gateways reach this worker at (default: http://HOST:PORT)")
     sizes = parser.add_argument_group("engine")
     defaults = EngineConfig()
-    for name in ("page_size", "pages", "max_running", "step_token_budget", "threads", "max_queued"):
+    for name in ("page_size", "pages", "max_running", "step_token_budget", "max_queued"):
         sizes.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name), metavar="N"
         )
+    sizes.add_argument(
+        "--threads",
+        type=int,
+        default=threads_default(cores_available()),
+        metavar="N",
+        help="the engine's; by default all cores, but one for HTTP where there are more than two",
+    )
     sizes.add_argument("--dtype", choices=("float32", "bfloat16"), default=defaults.dtype)
     return parser

@@ -132,10 +132,12 @@ async def test_a_worker_serves_dies_comes_back_and_drains(
         streaming = asyncio.Event()
         cut = asyncio.create_task(stream_until(client, "req_2", streaming))
         await streaming.wait()
+        engine = os.pidfd_open(process.events("model_loaded")[0]["engine_pid"])
         process.send(signal.SIGKILL)
         with pytest.raises(httpx.HTTPError):
             await cut
         assert await process.exit_status() == -signal.SIGKILL
+        assert _dies(engine)
 
     (process.folder / "token").unlink()
     await process.start()
@@ -162,6 +164,31 @@ async def test_a_worker_serves_dies_comes_back_and_drains(
     assert served == ["req_1", "req_3", "req_4"]
     for secret in ("confidential", "token-1", "dispatch-token", first["choices"][0]["message"]["content"]):
         assert secret not in log
+
+
+async def test_a_worker_whose_engine_is_killed_says_so_to_everybody_and_ends(
+    process: WorkerProcess, utility: Any
+) -> None:
+    await process.start()
+    (process.folder / "token").write_text("token-1")
+    async with await process.ready() as client:
+        streaming = [asyncio.Event() for _ in range(10)]
+        cut = [
+            asyncio.create_task(stream_until(client, f"req_{n}", seen)) for n, seen in enumerate(streaming)
+        ]
+        await streaming[7].wait()
+        os.kill(process.events("model_loaded")[0]["engine_pid"], signal.SIGKILL)
+        texts = await asyncio.gather(*cut)
+        assert await process.exit_status() == os.EX_SOFTWARE
+    assert utility.heartbeats[-1].state == "draining"
+    entries = _entries(process.folder / "state" / "journal", utility.enrolled[0]["public_key"])
+    reasons = {entry.request_id: entry.finish_reason for entry in entries}
+    assert len(reasons) == len(texts)
+    for number, text in enumerate(texts):
+        failed = reasons[f"req_{number}"] == "error"
+        assert failed == ("internal_error" in text)
+        assert text.endswith("data: [DONE]\n\n") or failed
+    assert "error" in reasons.values()
 
 
 def _entries(folder: Path, public_key: str) -> list[JournalEntry]:
