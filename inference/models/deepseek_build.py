@@ -14,21 +14,34 @@ from inference.models.config import ModelConfig
 from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
 from inference.models.mtp import MtpModule
+from inference.models.packed import PackedStore
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
 from moe_ops.linear import PackedMatrix, pack_matrix
 from moe_ops.router import RouterSpec
 
+_KEEP_NOTHING = PackedStore(None)
 
-def build(config: ModelConfig, checkpoint: Checkpoint, packing: Packing, mtp: bool) -> DeepseekModel:
+
+def build(
+    config: ModelConfig, checkpoint: Checkpoint, packing: Packing, store: PackedStore, mtp: bool
+) -> DeepseekModel:
     """The model, with its first prediction module when `mtp` is wanted and there is one."""
-    return _Loader(config, checkpoint, packing).model(mtp=mtp and config.num_nextn_predict_layers > 0)
+    loader = _Loader(config, checkpoint, packing, store)
+    return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
 class _Loader:
     """Reads the tensors of one checkpoint layer by layer."""
 
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint, packing: Packing) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        checkpoint: Checkpoint,
+        packing: Packing,
+        store: PackedStore = _KEEP_NOTHING,
+    ) -> None:
         self._config = config
+        self._store = store
         self._checkpoint = checkpoint
         self._packing = packing
         self._format = packing.weights
@@ -46,7 +59,7 @@ class _Loader:
         config = self._config
         rope = RopeTable.build(config)
         embedding = self._read("model.embed_tokens", self._packing.kept)
-        head = pack_matrix(embedding if config.tie_word_embeddings else self._weight("lm_head"), self._format)
+        head = self._matrix("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
         return DeepseekModel(
             config=config,
             shape=self._shape,
@@ -65,7 +78,7 @@ class _Loader:
             embedding=embedding,
             embedding_norm=self._weight(f"{prefix}.enorm"),
             state_norm=self._weight(f"{prefix}.hnorm"),
-            joint=pack_matrix(self._weight(f"{prefix}.eh_proj"), self._format),
+            joint=self._matrix(f"{prefix}.eh_proj"),
             layer=self._layer(self._config.num_hidden_layers),
             norm=self._weight(f"{prefix}.shared_head.norm"),
             head=head,
@@ -85,8 +98,12 @@ class _Loader:
         )
 
     def _attention(self, prefix: str) -> LatentAttention:
+        weights = self._store.piece(prefix, AttentionWeights, lambda: self._pack_attention(prefix))
+        return LatentAttention(weights, self._shape, self._packing.forms)
+
+    def _pack_attention(self, prefix: str) -> AttentionWeights:
         low_rank = self._config.q_lora_rank is not None
-        weights = AttentionWeights.pack(
+        return AttentionWeights.pack(
             q=self._weight(f"{prefix}.q_a_proj" if low_rank else f"{prefix}.q_proj"),
             q_norm=self._weight(f"{prefix}.q_a_layernorm") if low_rank else None,
             q_b=self._weight(f"{prefix}.q_b_proj") if low_rank else None,
@@ -97,31 +114,39 @@ class _Loader:
             shape=self._shape,
             weight_format=self._format,
         )
-        return LatentAttention(weights, self._shape, self._packing.forms)
 
     def _mlp(self, prefix: str) -> GatedMlp:
-        return GatedMlp(self._experts(prefix, 1), self._packing.forms)
+        experts = self._store.piece(prefix, PackedExperts, lambda: self._pack_mlp(prefix, 1))
+        return GatedMlp(experts, self._packing.forms)
 
     def _moe(self, prefix: str) -> MoeMlp:
         config = self._config
         biased = config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
-        parts = [self._experts(f"{prefix}.experts.{expert}", 1) for expert in range(config.n_routed_experts)]
-        if config.n_shared_experts:
-            parts.append(self._experts(f"{prefix}.shared_experts", config.n_shared_experts))
         return MoeMlp(
             router_ED=self._checkpoint.read(f"{prefix}.gate.weight", torch.float32),
             bias_E=self._checkpoint.read(bias, torch.float32) if biased else None,
             spec=self._router,
-            experts=stack_experts(parts),
+            experts=self._store.piece(prefix, PackedExperts, lambda: self._pack_experts(prefix)),
             shared=config.n_shared_experts or 0,
             forms=self._packing.forms,
         )
 
-    def _experts(self, prefix: str, count: int) -> PackedExperts:
+    def _pack_experts(self, prefix: str) -> PackedExperts:
+        """Routed experts, then the shared MLP as so many experts of their width."""
+        config = self._config
+        parts = [self._pack_mlp(f"{prefix}.experts.{expert}", 1) for expert in range(config.n_routed_experts)]
+        if config.n_shared_experts:
+            parts.append(self._pack_mlp(f"{prefix}.shared_experts", config.n_shared_experts))
+        return stack_experts(parts)
+
+    def _pack_mlp(self, prefix: str, count: int) -> PackedExperts:
         """The gated MLP `prefix` as `count` experts of equal width."""
         gate, up, down = (self._weight(f"{prefix}.{part}_proj") for part in ("gate", "up", "down"))
         return pack_experts(*split_mlp(gate, up, down, count), self._format)
+
+    def _matrix(self, name: str) -> PackedMatrix:
+        return self._store.piece(name, PackedMatrix, lambda: pack_matrix(self._weight(name), self._format))
 
     def _weight(self, name: str) -> torch.Tensor:
         return self._read(name, torch.float32)

@@ -9,12 +9,14 @@ import torch
 from inference.layers.forms import Packing, forms_for
 from inference.models.checkpoint import Checkpoint
 from inference.models.config_file import read_config
+from inference.models.digest import checkpoint_digest
 from inference.models.fields import Fields
 from inference.models.fp8 import Fp8Blocks
 from inference.models.interface import CausalModel
+from inference.models.packed import PackedStore
 from inference.models.registry import family_of
 from inference.models.token_by_token import TokenByToken
-from moe_ops.linear import WeightFormat
+from moe_ops.linear import LAYOUT_VERSION, WeightFormat
 
 
 def load_model(
@@ -24,9 +26,11 @@ def load_model(
     native: bool | None = None,
     reference: bool = False,
     mtp: bool = False,
+    cache_dir: Path | None = None,
 ) -> CausalModel:
     """Load the folder `path`, with its first prediction module when `mtp` is wanted and there is one.
 
+    Packed weights are kept in `cache_dir` and mapped from there; without one they are packed into memory.
     `native` asks for the C++ kernels (None: where they are compiled) or for plain torch. With `reference`
     every operation is its definition, in fp32 and one token at a time. Raises `ConfigError` or
     `CheckpointError`, naming all that does not fit, and `ValueError` for kernels that are not compiled.
@@ -38,5 +42,13 @@ def load_model(
     config = family.read(data, source)
     with torch.inference_mode(), Checkpoint(path, fp8=Fp8Blocks.from_fields(fields)) as checkpoint:
         checkpoint.check(family.tensors(config, mtp), family.ignored(config))
-        model = family.build(config, checkpoint, packing, mtp)
+        model = family.build(config, checkpoint, packing, _store(path, cache_dir, weights), mtp)
     return TokenByToken(model) if reference else model
+
+
+def _store(path: Path, cache_dir: Path | None, weights: WeightFormat) -> PackedStore:
+    """The folder of this checkpoint's packed weights; every change of the layout gets a new one."""
+    if cache_dir is None:
+        return PackedStore(None)
+    settings = f"{weights}, layout {LAYOUT_VERSION}"
+    return PackedStore(cache_dir / checkpoint_digest(path, cache_dir=cache_dir, settings=settings))

@@ -16,6 +16,7 @@ from inference.models.config import ModelConfig
 from inference.models.fields import Fields
 from inference.models.interface import CausalModel
 from inference.models.names import expected_tensors, ignored_prefixes
+from inference.models.packed import PackedStore
 
 C = TypeVar("C")
 
@@ -26,13 +27,14 @@ class Family(Generic[C]):
 
     `read` makes it from the mapping of a `config.json` and that file's name, `tensors` says which names and
     shapes the files must have (with those of the prediction module, if wanted and there), `ignored` which
-    prefixes of other names do no harm, and `build` makes the model from the open files.
+    prefixes of other names do no harm, and `build` makes the model from the open files,
+    keeping packed pieces in the store.
     """
 
     read: Callable[[Mapping[str, object], str], C]
     tensors: Callable[[C, bool], Iterable[tuple[str, tuple[int, ...]]]]
     ignored: Callable[[C], tuple[str, ...]]
-    build: Callable[[C, Checkpoint, Packing, bool], CausalModel]
+    build: Callable[[C, Checkpoint, Packing, PackedStore, bool], CausalModel]
 
 
 _DEEPSEEK = Family(

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 _NAMES = {
-    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3"
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.int8: "I8", torch.uint8: "U8",
 }  # fmt: skip
+_METADATA = {"format": "pt"}
 _ALIGNMENT = 64  # of the data in the file, so that mapped tensors can start at whole numbers
 
 
@@ -19,12 +21,14 @@ def write_streaming(
     path: Path,
     headers: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     tensors: Iterable[tuple[str, torch.Tensor]],
+    *,
+    metadata: Mapping[str, str] = _METADATA,
 ) -> list[str]:
     """Write `path`: `headers` foretell dtype and shape of the `tensors`, which come in the same order.
 
     Returns the names. Raises `ValueError` when a tensor is not the one that was foretold.
     """
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
     place = 0
     for name, (dtype, shape) in headers.items():
         end = place + torch.Size(shape).numel() * dtype.itemsize
