@@ -56,9 +56,8 @@ def adapted_mlp_(
     for adapter, token_N in zip(plan.adapters, plan.token_N, strict=True):
         if adapter.touches(f"{names.prefix}."):
             plain_T[token_N] = False
-            out_TD[token_N] += _adapted(
-                x_TD[token_N], adapter, names, experts, weights_TK[token_N], experts_TK[token_N], forms.linear
-            )
+            mlp = _AdaptedMlp(adapter, names, experts, forms.linear)
+            out_TD[token_N] += mlp(x_TD[token_N], weights_TK[token_N], experts_TK[token_N])
     rest_N = plain_T.nonzero().squeeze(1)
     if len(rest_N):
         out_ND = torch.zeros(len(rest_N), x_TD.shape[1])
@@ -73,32 +72,43 @@ def adapted_mlp_(
         out_TD[rest_N] += out_ND
 
 
-def _adapted(
-    x_ND: torch.Tensor,
-    adapter: Adapter,
-    names: ExpertNames,
-    experts: PackedExperts,
-    weights_NK: torch.Tensor,
-    experts_NK: torch.Tensor,
-    linear: Linear,
-) -> torch.Tensor:
-    out_ND = torch.zeros_like(x_ND)
-    for expert, row_M, weight_M1 in _uses(weights_NK, experts_NK, experts.experts, names.shared):
-        module, part = names.module(expert)
-        width = slice(part * experts.width, (part + 1) * experts.width)
-        x_MD = x_ND[row_M]
-        gate_MI, up_MI = _gate_up(x_MD, experts, expert, linear)
-        for name, side_MI in (("gate_proj", gate_MI), ("up_proj", up_MI)):
-            if change := adapter.modules.get(f"{module}.{name}"):
-                side_MI += low_rank(x_MD, change, linear)[:, width]
+@dataclass(frozen=True, slots=True)
+class _AdaptedMlp:
+    """The experts of one stack as one adapter changes them."""
+
+    adapter: Adapter
+    names: ExpertNames
+    experts: PackedExperts
+    linear: Linear
+
+    def __call__(
+        self, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor
+    ) -> torch.Tensor:
+        out_ND = torch.zeros_like(x_ND)
+        for expert, row_M, weight_M1 in _uses(
+            weights_NK, experts_NK, self.experts.experts, self.names.shared
+        ):
+            out_ND.index_add_(0, row_M, self._expert(x_ND[row_M], expert) * weight_M1)
+        return out_ND
+
+    def _expert(self, x_MD: torch.Tensor, expert: int) -> torch.Tensor:
+        stack = self.experts
+        module, part = self.names.module(expert)
+        width = slice(part * stack.width, (part + 1) * stack.width)
+        gate_MI, up_MI = _gate_up(x_MD, stack, expert, self.linear)
+        self._change_(gate_MI, f"{module}.gate_proj", x_MD, width)
+        self._change_(up_MI, f"{module}.up_proj", x_MD, width)
         act_MI = fn.silu(gate_MI) * up_MI
-        y_MD = linear(act_MI, _one(experts.down, expert, experts.experts))[:, : experts.hidden]
-        if change := adapter.modules.get(f"{module}.down_proj"):
+        y_MD = self.linear(act_MI, _one(stack.down, expert, stack.experts))[:, : stack.hidden].contiguous()
+        if change := self.adapter.modules.get(f"{module}.down_proj"):
             wide_MW = act_MI.new_zeros(len(act_MI), change.a.inputs)
             wide_MW[:, width] = act_MI
-            y_MD = y_MD + low_rank(wide_MW, change, linear)
-        out_ND.index_add_(0, row_M, y_MD * weight_M1)
-    return out_ND
+            y_MD += low_rank(wide_MW, change, self.linear)
+        return y_MD
+
+    def _change_(self, out_MI: torch.Tensor, module: str, x_MD: torch.Tensor, width: slice) -> None:
+        if change := self.adapter.modules.get(module):
+            out_MI += low_rank(x_MD, change, self.linear)[:, width]
 
 
 def _uses(
