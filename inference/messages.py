@@ -91,7 +91,8 @@ def message_hash(signing_bytes: bytes) -> str:
 class JournalEntry(_Message):
     """One served request in a worker's append-only journal; ``prev_hash`` chains it to the one before.
 
-    ``output_sha256`` is over the UTF-8 text that was generated, all choices in order.
+    ``output_sha256`` is over the UTF-8 text that was shown, all choices in order; a choice's calls of tools
+    follow its text, each its name and its arguments.
     Times are milliseconds since the epoch. ``completion_tokens`` counts every token generated.
     """
 

@@ -27,6 +27,7 @@ _GENERATION: dict[str, Endpoint] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/beta/completions": "completions",
+    "/v1/embeddings": "embeddings",
 }
 _METRICS_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _MODELS = "/v1/models"

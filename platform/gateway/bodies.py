@@ -17,18 +17,26 @@ from core.money import dollars_to_nano
 from gateway.schemas import (
     CHAT_DECODER,
     COMPLETION_DECODER,
+    EMBEDDING_DECODER,
+    MAX_CHOICES,
     SERVED,
     ChatBody,
     CommonBody,
     CompletionBody,
+    EmbeddingBody,
+    Message,
     Provider,
 )
 
-Endpoint = Literal["chat", "completions"]
+Endpoint = Literal["chat", "completions", "embeddings"]
 
 DEFAULT_CHAT_TOKENS = 1024
 DEFAULT_COMPLETION_TOKENS = 16
 _FRAMING_TOKENS = 16  # begin of text, roles, separators: at most this many per message, and once per prompt
+# templates explain how to call tools, and may spread their definitions over indented lines
+_TOOLS_TOKENS = 2048
+_TOOLS_GROWTH = 4
+_NULL = b"null"
 
 _WHERE = re.compile(r"^(?P<problem>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 _FIELD = re.compile(r"field `(\w+)`")
@@ -38,7 +46,8 @@ _RANGE = re.compile(r"^Expected `(?:int|float|str|array|object)` (?:[<>]|of leng
 class Ask(NamedTuple):
     """A validated request. ``body`` goes to the worker; token counts are upper bounds.
 
-    ``max_tokens`` is None when the client named none; ``is_null`` tells an explicit null from absence.
+    ``prompts`` are continued ``n`` times each, ``max_tokens`` long at most; that is None when the client
+    named none, and ``is_null`` tells an explicit null from absence. ``prompt_tokens_max`` is over all.
     """
 
     endpoint: Endpoint
@@ -50,6 +59,13 @@ class Ask(NamedTuple):
     is_null: bool
     provider: Provider | None
     body: bytes
+    prompts: int = 1
+    n: int = 1
+
+    @property
+    def choices(self) -> int:
+        """How many generations this is."""
+        return self.prompts * self.n
 
 
 def ask_parse(endpoint: Endpoint, body: bytes) -> Ask:
@@ -57,6 +73,8 @@ def ask_parse(endpoint: Endpoint, body: bytes) -> Ask:
     try:
         if endpoint == "chat":
             return _chat_ask(CHAT_DECODER.decode(body), body)
+        if endpoint == "embeddings":
+            return _embedding_ask(EMBEDDING_DECODER.decode(body), body)
         return _completion_ask(COMPLETION_DECODER.decode(body), body)
     except msgspec.ValidationError as error:
         raise _value_error(str(error)) from None
@@ -77,17 +95,25 @@ def body_with_limit(ask: Ask, limit: int) -> bytes:
 
 def _chat_ask(body: ChatBody, raw: bytes) -> Ask:
     limit = _chat_limit(body)
-    size = _FRAMING_TOKENS
-    for message in body.messages:
-        content = message.content
-        size += _FRAMING_TOKENS
-        size += (
-            _text_bytes(content)
-            if isinstance(content, str)
-            else sum(_text_bytes(one.text) for one in content)
-        )
+    size = _FRAMING_TOKENS + sum(map(_message_tokens_max, body.messages))
+    if bytes(body.tools) != _NULL:
+        size += _TOOLS_TOKENS + _TOOLS_GROWTH * len(bytes(body.tools))
     explicit_null = body.max_tokens is None or body.max_completion_tokens is None
     return _ask("chat", body, raw, prompt_tokens_max=size, limit=limit, is_null=explicit_null)
+
+
+def _message_tokens_max(message: Message) -> int:
+    content, size = message.content, _FRAMING_TOKENS
+    if isinstance(content, str):
+        size += _text_bytes(content)
+    elif content is not None:
+        size += sum(_text_bytes(one.text) for one in content)
+    if message.tool_call_id is not None:
+        size += _FRAMING_TOKENS + _text_bytes(message.tool_call_id)
+    for call in message.tool_calls or ():
+        size += 2 * _FRAMING_TOKENS + _text_bytes(call.id) + _text_bytes(call.function.name)
+        size += _TOOLS_GROWTH * _text_bytes(call.function.arguments)
+    return size
 
 
 def _chat_limit(body: ChatBody) -> int | None:
@@ -99,11 +125,40 @@ def _chat_limit(body: ChatBody) -> int | None:
 
 
 def _completion_ask(body: CompletionBody, raw: bytes) -> Ask:
-    size = _FRAMING_TOKENS + _prompt_tokens_max(body.prompt) + _text_bytes(body.suffix or "")
+    sizes = _prompt_sizes(body.prompt, "prompt")
+    n = body.n or 1
+    if len(sizes) * n > MAX_CHOICES:
+        raise _out_of_range("n", f"At most {MAX_CHOICES} choices a request, found {len(sizes)} × {n}.")
+    if body.best_of is not None and body.best_of != n:
+        message = "best_of is not supported beyond n. Remove it."
+        raise ApiError(400, message, param="best_of", code="unsupported_parameter")
     if body.suffix is not None and not _is_text(body.prompt):
-        raise ApiError(422, "suffix needs a prompt of text.", param="suffix", code="invalid_value")
+        raise _out_of_range("suffix", "suffix needs a prompt of text.")
+    each = _FRAMING_TOKENS + _text_bytes(body.suffix or "")
     limit, explicit_null = _given(body.max_tokens), body.max_tokens is None
-    return _ask("completions", body, raw, prompt_tokens_max=size, limit=limit, is_null=explicit_null)
+    if limit == 0 and not body.echo:
+        raise _out_of_range("max_tokens", "max_tokens: expected at least 1, or 0 together with echo.")
+    size = sum(sizes) + each * len(sizes)
+    ask = _ask("completions", body, raw, prompt_tokens_max=size, limit=limit, is_null=explicit_null)
+    return ask._replace(prompts=len(sizes))
+
+
+def _embedding_ask(body: EmbeddingBody, raw: bytes) -> Ask:
+    sizes = _prompt_sizes(body.input, "input")
+    if len(sizes) > MAX_CHOICES:
+        raise _out_of_range("input", f"input: at most {MAX_CHOICES} texts a request, found {len(sizes)}.")
+    return Ask(
+        endpoint="embeddings",
+        model=body.model,
+        stream=False,
+        include_usage=False,
+        prompt_tokens_max=sum(sizes) + _FRAMING_TOKENS * len(sizes),
+        max_tokens=0,
+        is_null=False,
+        provider=body.provider,
+        body=raw,
+        prompts=len(sizes),
+    )
 
 
 def _ask(
@@ -129,7 +184,12 @@ def _ask(
         is_null=is_null,
         provider=body.provider,
         body=raw,
+        n=body.n or 1,
     )
+
+
+def _out_of_range(param: str, message: str) -> ApiError:
+    return ApiError(422, message, param=param, code="invalid_value")
 
 
 def _given(value: int | UnsetType | None) -> int | None:
@@ -142,25 +202,22 @@ def _text_bytes(text: str) -> int:
 
 
 def _is_text(prompt: str | list[Any]) -> bool:
-    return isinstance(prompt, str) or (len(prompt) == 1 and isinstance(prompt[0], str))
+    return isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], str))
 
 
-def _prompt_tokens_max(prompt: str | list[str | int | list[int]]) -> int:
-    if isinstance(prompt, str):
-        return _text_bytes(prompt)
-    if not prompt:
-        raise ApiError(422, "prompt: must not be empty.", param="prompt", code="invalid_value")
-    first = prompt[0]
-    if isinstance(first, int):
-        if not all(isinstance(one, int) for one in prompt):
-            raise ApiError(
-                400, "prompt: token ids and text cannot be mixed.", param="prompt", code="invalid_type"
-            )
-        return len(prompt)
-    if len(prompt) > 1:
-        message = "prompt: one prompt a request is supported. Send one request for each."
-        raise ApiError(400, message, param="prompt", code="unsupported_parameter")
-    return _text_bytes(first) if isinstance(first, str) else len(first)
+def _prompt_sizes(raw: str | list[str | int | list[int]], where: str) -> list[int]:
+    """The most tokens of each prompt: text, token ids, or a list of either."""
+    if isinstance(raw, str):
+        return [_text_bytes(raw)]
+    if not raw:
+        raise _out_of_range(where, f"{where}: must not be empty.")
+    kind = type(raw[0])
+    if not all(type(one) is kind for one in raw):
+        message = f"{where}: token ids and text cannot be mixed."
+        raise ApiError(400, message, param=where, code="invalid_type")
+    if kind is int:
+        return [len(raw)]
+    return [_text_bytes(one) if isinstance(one, str) else len(one) for one in raw if not isinstance(one, int)]
 
 
 def price_limit(value: float | str | None, where: str) -> int | None:

@@ -14,7 +14,11 @@ from inference.messages import HEADER_CACHE_SALT, HEADER_REQUEST_ID
 from routing.snapshot import WorkerEntry
 
 _LOG = structlog.get_logger("gateway.dispatch")
-_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+}
 _NEXT_STATUSES = frozenset({401, 403, 404, 503})  # nothing was served, and it is no fault of the client's
 
 OnTick = Callable[[], Awaitable[None]]

@@ -13,11 +13,21 @@ _USAGE = b'"usage":{'
 
 class _Usage(msgspec.Struct):
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = 0
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct):
+    function: _Function
 
 
 class _Message(msgspec.Struct):
     content: str | None = None
+    tool_calls: list[_Call] = msgspec.field(default_factory=list)
 
 
 class _Choice(msgspec.Struct):
@@ -59,8 +69,17 @@ def whole_problems(body: bytes, entry: JournalEntry) -> tuple[list[str], str | N
         problems.append("usage_mismatch")
     if not shown.choices:
         return problems, None
-    text = "".join((one.message.content if one.message else one.text) or "" for one in shown.choices)
+    text = "".join(map(_shown_text, shown.choices))
     digest = hashlib.sha256(text.encode()).hexdigest()
     if digest != entry.output_sha256:
         problems.append("output_mismatch")
     return problems, digest
+
+
+def _shown_text(choice: _Choice) -> str:
+    """A choice's text, then name and arguments of each of its calls: what the worker's hash is over."""
+    message = choice.message
+    if message is None:
+        return choice.text or ""
+    calls = "".join(call.function.name + call.function.arguments for call in message.tool_calls)
+    return (message.content or "") + calls

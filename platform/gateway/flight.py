@@ -119,7 +119,7 @@ class Flight:
             model=self.model.name,
             release_digest=self.model.release_digest,
             bounds=self.bounds,
-            max_model_len=self.model.max_model_len,
+            max_model_len=self.model.max_model_len * self.ask.choices,
         )
         statement = Statement(
             gateway_id=self.gateway_id,

@@ -98,12 +98,12 @@ def constraints_of(ask: Ask, bounds: Bounds) -> Constraints:
 
 
 def _bounds(ask: Ask, max_model_len: int) -> tuple[Bounds, bytes]:
-    """The worst case, and the body that cannot exceed it.
+    """The worst case of all choices together, and the body that cannot exceed it.
 
     Without ``max_tokens`` the gateway sets its default; only where a chat's prompt may leave less room than
     that, the worker's own default (all that is left of the context) stays, and the context is the bound.
     """
-    prompt = min(ask.prompt_tokens_max, max_model_len)
+    prompt = min(ask.prompt_tokens_max, max_model_len * ask.prompts)
     completion, body = ask.max_tokens, ask.body
     if completion is None and ask.endpoint == "completions":
         completion = DEFAULT_COMPLETION_TOKENS
@@ -112,7 +112,7 @@ def _bounds(ask: Ask, max_model_len: int) -> tuple[Bounds, bytes]:
         completion = DEFAULT_CHAT_TOKENS
         body = body_with_limit(ask, completion)
     completion = max_model_len if completion is None else min(completion, max_model_len)
-    return Bounds(prompt_tokens_max=prompt, completion_tokens_max=completion), body
+    return Bounds(prompt_tokens_max=prompt, completion_tokens_max=completion * ask.choices), body
 
 
 def worst_case_nano(decision: Decision, bounds: Bounds) -> int:

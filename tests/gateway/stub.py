@@ -121,6 +121,8 @@ class StubWorker:
         if mode in ("drop", "silent"):
             await asyncio.sleep(30 if mode == "silent" else 0)
             return False
+        if "input" in body:
+            return self._embed(path, request_id, body, writer)
         prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         words = str(prompt).split()
         count = int(words[1]) if len(words) > 1 and words[1].isdigit() else 3
@@ -135,15 +137,29 @@ class StubWorker:
         finally:
             self.running -= 1
 
+    def _embed(self, path: str, request_id: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        work = _Work(request_id, path, body, 0, 0.0, clock.now_ms())
+        signed = self._sign(work, 0, "stop", "ok")
+        usage = {"prompt_tokens": work.prompt_tokens, "total_tokens": work.prompt_tokens}
+        data = [
+            {"object": "embedding", "index": index, "embedding": [0.6, 0.8]}
+            for index in range(len(body["input"]))
+        ]
+        answer = {"object": "list", "data": data, "model": self.model, "usage": usage}
+        header = b"x-tokenworks-receipt: %s\r\n" % base64.b64encode(_json(signed))
+        self._answer(writer, 200, json.dumps(answer).encode(), header)
+        return True
+
     async def _whole(self, work: _Work, mode: str, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(work.delay_s * work.count)
-        signed = self._sign(work, work.count, "stop", mode)
-        usage = work.usage(work.count + (1 if mode == "liar" else 0))
+        n = work.body.get("n", 1)
+        signed = self._sign(work, work.count * n, "stop", mode, text=work.text(work.count) * n)
+        usage = work.usage(work.count * n + (1 if mode == "liar" else 0))
         text = work.text(work.count)
         choice = {"message": {"role": "assistant", "content": text}} if work.chat else {"text": text}
         body = {
             "id": work.chunk_id,
-            "choices": [{"index": 0, **choice, "finish_reason": "stop"}],
+            "choices": [{"index": index, **choice, "finish_reason": "stop"} for index in range(n)],
             "usage": usage,
         }
         header = b"" if mode == "dumb" else b"x-tokenworks-receipt: %s\r\n" % base64.b64encode(_json(signed))
@@ -199,7 +215,10 @@ class StubWorker:
         await writer.drain()
         return True
 
-    def _sign(self, work: _Work, completion: int, reason: Any, mode: str) -> SignedEntry:
+    def _sign(
+        self, work: _Work, completion: int, reason: Any, mode: str, *, text: str | None = None
+    ) -> SignedEntry:
+        shown = work.text(completion) if text is None else text
         entry = JournalEntry(
             seq=len(self.entries) + 1,
             prev_hash="0" * 64,
@@ -214,7 +233,7 @@ class StubWorker:
             received_at_ms=work.received_at_ms,
             first_token_at_ms=clock.now_ms() if completion else None,
             finished_at_ms=clock.now_ms(),
-            output_sha256=hashlib.sha256(work.text(completion).encode()).hexdigest(),
+            output_sha256=hashlib.sha256(shown.encode()).hexdigest(),
         )
         signer = new_key() if mode == "forged" else self.key
         signed = SignedEntry(entry, signer.sign(entry.signing_bytes()))

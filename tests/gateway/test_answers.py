@@ -54,6 +54,27 @@ def test_sdk_gets_whole_answers_of_both_endpoints(world: World) -> None:
     assert client.models.retrieve("nano").id == "nano"
 
 
+def test_choices_are_held_and_charged_together(world: World) -> None:
+    client = openai.OpenAI(api_key=world.key.plain, base_url=f"{world.url}/v1", max_retries=0)
+    answer = client.chat.completions.create(
+        model="nano", messages=[{"role": "user", "content": "say 4"}], n=3, max_tokens=4
+    )
+    assert [choice.message.content for choice in answer.choices] == ["t0 t1 t2 t3 "] * 3
+    event = world.event(f"req_{answer.id.removeprefix('chatcmpl-')}")
+    assert (event.prompt_tokens, event.completion_tokens) == (5, 12)
+    assert verify(event.receipt) == []
+
+
+def test_embeddings_are_charged_by_their_prompt(world: World) -> None:
+    client = openai.OpenAI(api_key=world.key.plain, base_url=f"{world.url}/v1", max_retries=0)
+    answer = client.embeddings.create(model="nano", input=["a", "b"], encoding_format="float")
+    assert [one.embedding for one in answer.data] == [[0.6, 0.8]] * 2
+    request_id = next(reversed(world.workers[0].entries))
+    event = world.event(request_id)
+    assert (event.endpoint, event.prompt_tokens, event.completion_tokens) == ("embeddings", 5, 0)
+    assert verify(event.receipt) == []
+
+
 def test_beta_completions_is_the_same_endpoint(world: World) -> None:
     response = world.post({"model": "nano", "prompt": "say 2", "max_tokens": 5}, path="/beta/completions")
     assert response.json()["choices"][0]["text"] == "t0 t1 "

@@ -33,11 +33,35 @@ def test_prompt_bound_covers_every_byte(texts: list[str]) -> None:
     assert parsed.prompt_tokens_max == sum(len(text.encode()) for text in texts) + 32
 
 
+def test_prompt_bound_covers_tools_and_calls() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "2"},
+    ]
+    ask = ask_parse("chat", chat(messages=messages, tools=[tool], tool_choice="required", n=3))
+    assert ask.prompt_tokens_max >= len(json.dumps(tool, indent=4)) + len(json.dumps(messages))
+    assert ask.prompt_tokens_max >= ask_parse("chat", chat(messages=messages)).prompt_tokens_max + 2048
+    assert (ask.n, ask.prompts, ask.choices) == (3, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("prompt", "bound"), [("abc", 3), (["abc"], 3), ([1, 2], 2), ([[1, 2, 3]], 3), ("é", 2)]
 )
 def test_spellings_of_a_prompt(prompt: Any, bound: int) -> None:
     assert ask_parse("completions", completion(prompt)).prompt_tokens_max == bound + 16
+
+
+def test_many_prompts_are_bounded_together() -> None:
+    ask = ask_parse("completions", completion(["abc", "é"], n=2, echo=True, logprobs=1, max_tokens=0))
+    assert (ask.prompt_tokens_max, ask.prompts, ask.choices, ask.max_tokens) == (5 + 32, 2, 4, 0)
+    tokens = ask_parse("completions", completion([[1, 2], [3]]))
+    assert (tokens.prompt_tokens_max, tokens.prompts) == (3 + 32, 2)
+    embedding = ask_parse("embeddings", json.dumps({"model": "m", "input": ["abc", "de"]}).encode())
+    assert (embedding.prompt_tokens_max, embedding.prompts, embedding.max_tokens) == (5 + 32, 2, 0)
+    assert not embedding.stream
 
 
 def test_suffix_counts() -> None:
@@ -48,10 +72,13 @@ def test_suffix_counts() -> None:
     ("body", "status"),
     [
         (completion([]), 422),
-        (completion(["a", "b"]), 400),
+        (completion(["a"] * 65, n=2), 422),
+        (completion(["a", 1]), 400),
+        (completion("a", best_of=2), 400),
+        (completion("a", max_tokens=0), 422),
         (completion([1, "a"]), 400),
         (completion([1, 2], suffix="x"), 422),
-        (completion("a", echo=True), 400),
+        (completion("a", logprobs=6), 422),
         (completion([-1]), 422),
     ],
 )
@@ -88,8 +115,7 @@ def test_limit_is_set_where_there_is_none(body: bytes) -> None:
 
 def test_neutral_values_of_unserved_fields_pass() -> None:
     neutral = {
-        "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [],
-        "tool_choice": "auto", "response_format": {"type": "text"}, "logprobs": False, "store": None,
+        "service_tier": "auto", "tools": [], "verbosity": "medium", "functions": [], "store": None,
         "metadata": {"a": "b"}, "user": "u",
     }  # fmt: skip
     assert ask_parse("chat", chat(**neutral)).model == "m"
