@@ -42,6 +42,11 @@ class AdapterPlan:
             if change is not None:
                 out_TO.index_add_(0, token_N, low_rank(x_TI.index_select(0, token_N), change, linear))
 
+    def only(self, token: int) -> AdapterPlan | None:
+        """The plan of one token alone."""
+        mine = [one for one, at_N in zip(self.adapters, self.token_N, strict=True) if token in at_N.tolist()]
+        return AdapterPlan(tuple(mine), (torch.zeros(1, dtype=torch.int64),)) if mine else None
+
     def touches(self, prefix: str) -> bool:
         """Whether any adapter changes a module whose name starts with `prefix`."""
         return any(adapter.touches(prefix) for adapter in self.adapters)

@@ -93,9 +93,12 @@ class AttentionWeights:
 
 
 class LatentAttention:
-    """One layer."""
+    """One layer. `name` is its module's."""
 
-    def __init__(self, weights: AttentionWeights, shape: AttentionShape, forms: Forms) -> None:
+    def __init__(
+        self, weights: AttentionWeights, shape: AttentionShape, forms: Forms, *, name: str = ""
+    ) -> None:
+        self._name = name
         self._weights = weights
         self._shape = shape
         self._forms = forms
@@ -106,8 +109,10 @@ class LatentAttention:
         """Write the latents of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
         w, s = self._weights, self._shape
         inner_TX = self._forms.linear(x_TD, w.inner)
-        q_THQ = self._queries(inner_TX[:, : -s.cached])
-        fresh_TC = inner_TX[:, -s.cached :]
+        q_TX, fresh_TC = inner_TX[:, : -s.cached], inner_TX[:, -s.cached :]
+        self._change_("q_proj" if w.q_b is None else "q_a_proj", q_TX, x_TD, batch)
+        self._change_("kv_a_proj_with_mqa", fresh_TC, x_TD, batch)
+        q_THQ = self._queries(q_TX, batch)
         self._forms.latent_store_(
             fresh_TC,
             w.kv_norm,
@@ -119,12 +124,20 @@ class LatentAttention:
         )
         attended_TV = self._attend(q_THQ, cache_PZC, batch)
         self._forms.linear(attended_TV, w.o, out=out_TD, add=True)
+        self._change_("o_proj", out_TD, attended_TV, batch)
 
-    def _queries(self, q_TX: torch.Tensor) -> torch.Tensor:
+    def _change_(self, module: str, out_TO: torch.Tensor, x_TI: torch.Tensor, batch: FlatBatch) -> None:
+        """Add what adapters change of a projection's result."""
+        if batch.adapters is not None:
+            batch.adapters.add_(f"{self._name}.{module}", out_TO, x_TI, self._forms.linear)
+
+    def _queries(self, q_TX: torch.Tensor, batch: FlatBatch) -> torch.Tensor:
         """All heads' queries, from the rows of `inner` that are not the latent's."""
         w = self._weights
         if w.q_b is not None and w.q_norm is not None:
-            q_TX = self._forms.linear(self._forms.rms_norm(q_TX, w.q_norm, _INNER_EPS), w.q_b)
+            low_TX = self._forms.rms_norm(q_TX, w.q_norm, _INNER_EPS)
+            q_TX = self._forms.linear(low_TX, w.q_b)
+            self._change_("q_b_proj", q_TX, low_TX, batch)
         return q_TX.unflatten(1, (self._shape.heads, self._shape.query))
 
     def _attend(self, q_THQ: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch) -> torch.Tensor:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from inference.adapters.plan import AdapterPlan
+from inference.routing.observer import RoutingObserver
+from inference.routing.plan import RoutingPlan
 from moe_ops.latent_attention import PagedRows
 
 
@@ -32,7 +35,9 @@ class FlatBatch:
     """The tokens of all rows of a step, one after the other: first those of `short` rows, then `long` ones.
 
     `turn_TR` are the rotations of each token's position as complex numbers (half of R), `slot_T` the places
-    in the cache that take each token's latent, `last_S` the tokens whose logits are wanted.
+    in the cache that take each token's latent, `last_S` the tokens whose logits are wanted. `adapters` and
+    `routing` say which tokens are computed with changed weights or fewer experts, and `observer` is shown
+    every choice of experts (None: nothing of the kind).
     """
 
     token_T: torch.Tensor
@@ -41,3 +46,6 @@ class FlatBatch:
     short: PagedRows | None
     long: tuple[LongRow, ...]
     last_S: torch.Tensor
+    adapters: AdapterPlan | None = None
+    routing: RoutingPlan | None = None
+    observer: RoutingObserver | None = None

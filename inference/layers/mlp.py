@@ -4,24 +4,63 @@ from __future__ import annotations
 
 import torch
 
+from inference.adapters.mlp import ExpertNames, adapted_mlp_
+from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
 from moe_ops.grouped_mlp import PackedExperts
 
 
 class GatedMlp:
-    """`down(silu(gate x) · up x)`: one expert that every token uses."""
+    """`down(silu(gate x) · up x)`: one expert that every token uses. `name` is its module's."""
 
-    def __init__(self, experts: PackedExperts, forms: Forms) -> None:
+    def __init__(self, experts: PackedExperts, forms: Forms, *, name: str = "") -> None:
         self._experts = experts
         self._forms = forms
+        self._names = ExpertNames(name, routed=0, shared=experts.experts)
 
-    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
-        """Add the result for `x_TD` to `out_TD` in place."""
-        self._forms.grouped_mlp_(
+    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor, batch: FlatBatch) -> None:
+        """Add the result for `x_TD`, the tokens of `batch`, to `out_TD` in place."""
+        experts_add_(
             out_TD,
             x_TD,
+            batch=batch,
+            names=self._names,
             experts=self._experts,
             weights_TK=x_TD.new_empty(len(x_TD), 0),
             experts_TK=torch.empty(len(x_TD), 0, dtype=torch.int64),
-            shared=self._experts.experts,
+            forms=self._forms,
         )
+
+
+def experts_add_(
+    out_TD: torch.Tensor,
+    x_TD: torch.Tensor,
+    *,
+    batch: FlatBatch,
+    names: ExpertNames,
+    experts: PackedExperts,
+    weights_TK: torch.Tensor,
+    experts_TK: torch.Tensor,
+    forms: Forms,
+) -> None:
+    """Add the chosen and the shared experts' results, with the changes of adapters where there are any."""
+    if batch.adapters is not None and batch.adapters.touches(f"{names.prefix}."):
+        adapted_mlp_(
+            out_TD,
+            x_TD,
+            plan=batch.adapters,
+            names=names,
+            experts=experts,
+            weights_TK=weights_TK,
+            experts_TK=experts_TK,
+            forms=forms,
+        )
+        return
+    forms.grouped_mlp_(
+        out_TD,
+        x_TD,
+        experts=experts,
+        weights_TK=weights_TK,
+        experts_TK=experts_TK,
+        shared=names.shared,
+    )

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from inference.adapters.mlp import ExpertNames
+from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
+from inference.layers.mlp import experts_add_
+from inference.routing.choice import planned_route
 from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.router import RouterSpec
 
 
 class MoeMlp:
-    """Routed experts and, as the last `shared` ones of the same stack, those that every token uses."""
+    """Routed experts and, as the last `shared` ones of the same stack, those that every token uses.
+
+    `name` is the module's, `layer` its number among the routed layers.
+    """
 
     def __init__(
         self,
@@ -21,22 +28,48 @@ class MoeMlp:
         experts: PackedExperts,
         shared: int,
         forms: Forms,
+        name: str = "",
+        layer: int = 0,
     ) -> None:
         self._router_ED = router_ED
         self._bias_E = bias_E
         self._spec = spec
         self._experts = experts
-        self._shared = shared
+        self._names = ExpertNames(name, routed=experts.experts - shared, shared=shared)
+        self._layer = layer
         self._forms = forms
 
-    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
-        """Add the result for `x_TD` to `out_TD` in place."""
-        weights_TK, experts_TK = self._forms.route(x_TD, self._router_ED, self._bias_E, self._spec)
-        self._forms.grouped_mlp_(
+    @property
+    def router(self) -> tuple[torch.Tensor, RouterSpec]:
+        """The router's weight (experts, hidden) and how it chooses."""
+        return self._router_ED, self._spec
+
+    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor, batch: FlatBatch) -> None:
+        """Add the result for `x_TD`, the tokens of `batch`, to `out_TD` in place."""
+        weights_TK, experts_TK = self._choose(x_TD, batch)
+        if batch.observer is not None:
+            batch.observer.see(self._layer, x_TD, weights_TK, experts_TK, self._experts)
+        experts_add_(
             out_TD,
             x_TD,
+            batch=batch,
+            names=self._names,
             experts=self._experts,
             weights_TK=weights_TK,
             experts_TK=experts_TK,
-            shared=self._shared,
+            forms=self._forms,
+        )
+
+    def _choose(self, x_TD: torch.Tensor, batch: FlatBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        route = self._forms.route
+        if batch.routing is None or self._layer >= batch.routing.layers:
+            return route(x_TD, self._router_ED, self._bias_E, self._spec)
+        return planned_route(
+            x_TD,
+            self._router_ED,
+            self._bias_E,
+            self._spec,
+            plan=batch.routing,
+            layer=self._layer,
+            route=route,
         )

@@ -27,4 +27,4 @@ class DecoderLayer:
         """Add what the layer computes to `x_TD` in place; the new tokens' latents go to `cache_PZC`."""
         norm = self.forms.rms_norm
         self.attention.add_to(x_TD, norm(x_TD, self.attention_norm, eps), cache_PZC, batch)
-        self.mlp.add_to(x_TD, norm(x_TD, self.mlp_norm, eps))
+        self.mlp.add_to(x_TD, norm(x_TD, self.mlp_norm, eps), batch)

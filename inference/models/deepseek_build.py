@@ -58,7 +58,7 @@ class _Loader:
     def model(self, *, mtp: bool) -> DeepseekModel:
         config = self._config
         rope = RopeTable.build(config)
-        embedding = self._read("model.embed_tokens", self._packing.kept)
+        embedding = self._checkpoint.map("model.embed_tokens.weight", self._packing.kept)
         head = self._matrix("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
         return DeepseekModel(
             config=config,
@@ -93,13 +93,13 @@ class _Loader:
             attention_norm=self._weight(f"{prefix}.input_layernorm"),
             attention=self._attention(f"{prefix}.self_attn"),
             mlp_norm=self._weight(f"{prefix}.post_attention_layernorm"),
-            mlp=self._moe(f"{prefix}.mlp") if moe else self._mlp(f"{prefix}.mlp"),
+            mlp=self._moe(f"{prefix}.mlp", index) if moe else self._mlp(f"{prefix}.mlp"),
             forms=self._packing.forms,
         )
 
     def _attention(self, prefix: str) -> LatentAttention:
         weights = self._store.piece(prefix, AttentionWeights, lambda: self._pack_attention(prefix))
-        return LatentAttention(weights, self._shape, self._packing.forms)
+        return LatentAttention(weights, self._shape, self._packing.forms, name=prefix)
 
     def _pack_attention(self, prefix: str) -> AttentionWeights:
         low_rank = self._config.q_lora_rank is not None
@@ -117,9 +117,9 @@ class _Loader:
 
     def _mlp(self, prefix: str) -> GatedMlp:
         experts = self._store.piece(prefix, PackedExperts, lambda: self._pack_mlp(prefix, 1))
-        return GatedMlp(experts, self._packing.forms)
+        return GatedMlp(experts, self._packing.forms, name=prefix)
 
-    def _moe(self, prefix: str) -> MoeMlp:
+    def _moe(self, prefix: str, index: int) -> MoeMlp:
         config = self._config
         biased = config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
@@ -130,6 +130,8 @@ class _Loader:
             experts=self._store.piece(prefix, PackedExperts, lambda: self._pack_experts(prefix)),
             shared=config.n_shared_experts or 0,
             forms=self._packing.forms,
+            name=prefix,
+            layer=index - config.first_k_dense_replace,
         )
 
     def _pack_experts(self, prefix: str) -> PackedExperts:
@@ -149,10 +151,7 @@ class _Loader:
         return self._store.piece(name, PackedMatrix, lambda: pack_matrix(self._weight(name), self._format))
 
     def _weight(self, name: str) -> torch.Tensor:
-        return self._read(name, torch.float32)
-
-    def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return self._checkpoint.read(f"{name}.weight", dtype)
+        return self._checkpoint.read(f"{name}.weight", torch.float32)
 
 
 def router_spec(config: ModelConfig) -> RouterSpec:

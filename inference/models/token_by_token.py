@@ -71,6 +71,8 @@ def _tokens(batch: FlatBatch) -> Iterator[FlatBatch]:
             short=PagedRows(pages_1P, one - 1, one, one * end),
             long=(),
             last_S=torch.zeros(1, dtype=torch.int64),
+            adapters=None if batch.adapters is None else batch.adapters.only(at),
+            routing=None if batch.routing is None else batch.routing.only(at),
         )
 
 

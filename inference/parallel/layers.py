@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from inference.layers.batch import FlatBatch
 from inference.parallel.ranks import Ranks
 from moe_ops.grouped_mlp import PackedExperts, packed_mlp_
 from moe_ops.router import RouterSpec, route
@@ -48,8 +49,9 @@ class OwnExperts:
     first: int
     shared: PackedExperts | None
 
-    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor) -> None:
-        """Add this rank's part to `out_TD` in place."""
+    def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor, batch: FlatBatch) -> None:
+        """Add this rank's part to `out_TD` in place. Adapters and fixed routing are not served in parts."""
+        del batch
         weights_TK, experts_TK = route(x_TD, self.router_ED, self.bias_E, self.spec)
         if self.shared is not None:
             none_TK = weights_TK[:, :0], experts_TK[:, :0]

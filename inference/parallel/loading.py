@@ -63,9 +63,9 @@ class _PartLoader(_Loader):
         layer, ranks = super()._layer(index), self._plan.ranks
         return replace(layer, attention=Summed(layer.attention, ranks), mlp=Summed(layer.mlp, ranks))
 
-    def _moe(self, prefix: str) -> MoeMlp | OwnExperts:
+    def _moe(self, prefix: str, index: int) -> MoeMlp | OwnExperts:
         if self._plan.experts == "cut":
-            return super()._moe(prefix)
+            return super()._moe(prefix, index)
         biased = self._config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
         own = self._plan.local_experts

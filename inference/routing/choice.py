@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as fn
 
+from inference.layers.forms import Route
 from inference.routing.plan import RoutingPlan
 from moe_ops.router import RouterSpec
+
+
+def planned_route(
+    x_TD: torch.Tensor,
+    router_ED: torch.Tensor,
+    bias_E: torch.Tensor | None,
+    spec: RouterSpec,
+    *,
+    plan: RoutingPlan,
+    layer: int,
+    route: Route,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and experts of each token, as `route` gives them, within what the plan allows."""
+    allowed_TE = None if plan.allowed_LTE is None else plan.allowed_LTE[layer].contiguous()
+    weights_TK, experts_TK = route(x_TD, router_ED, bias_E, spec, allowed_TE)
+    if plan.hashed_T is not None:
+        logits_TE = fn.linear(x_TD.float(), router_ED)
+        scores_TE = logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
+        weights_TK, experts_TK = hashed_choice(
+            scores_TE, weights_TK, experts_TK, plan=plan, layer=layer, spec=spec
+        )
+    if plan.constant_LM is not None:
+        return spread_constant(weights_TK, experts_TK, plan.constant_LM[layer])
+    return weights_TK, experts_TK
 
 
 def weigh_chosen(scores_TE: torch.Tensor, experts_TK: torch.Tensor, spec: RouterSpec) -> torch.Tensor:

@@ -18,15 +18,28 @@ CONSTANT_TOKENS_MAX = (
 class RoutingPlan:
     """Restrictions by routed layer and token; a token without any is routed dynamically.
 
+    There are none beyond the first `layers` routed layers: a draft module is free.
     `allowed_LTE` is False where a token may not go. `hashed_T` tokens take the experts `hashed_LTK` without
     looking at scores for the choice. `constant_LM` (None: not this step) are experts that all tokens compute,
     with weight 0 where they were not routed, so that the step's shape and time do not depend on its tokens.
     """
 
+    layers: int
     allowed_LTE: torch.Tensor | None = None
     hashed_T: torch.Tensor | None = None
     hashed_LTK: torch.Tensor | None = None
     constant_LM: torch.Tensor | None = None
+
+    def only(self, token: int) -> RoutingPlan:
+        """The plan of one token alone."""
+        here = slice(token, token + 1)
+        return RoutingPlan(
+            self.layers,
+            None if self.allowed_LTE is None else self.allowed_LTE[:, here],
+            None if self.hashed_T is None else self.hashed_T[here],
+            None if self.hashed_LTK is None else self.hashed_LTK[:, here],
+            self.constant_LM,
+        )
 
 
 def plan_build(routing_T: Sequence[RequestRouting | None], token_T: torch.Tensor) -> RoutingPlan | None:
@@ -36,7 +49,8 @@ def plan_build(routing_T: Sequence[RequestRouting | None], token_T: torch.Tensor
         return None
     allowed_LTE = _allowed(routing_T, present)
     hashed_T, hashed_LTK = _hashed(routing_T, present, token_T)
-    return RoutingPlan(allowed_LTE, hashed_T, hashed_LTK, _constant(routing_T))
+    layers = next(iter(present.values())).profile.layers
+    return RoutingPlan(layers, allowed_LTE, hashed_T, hashed_LTK, _constant(routing_T))
 
 
 def _allowed(

@@ -1,0 +1,47 @@
+"""Watching which experts tokens choose."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from moe_ops.grouped_mlp import PackedExperts
+
+
+class RoutingObserver(Protocol):
+    """Shown every routed layer's choice as it is made."""
+
+    def see(
+        self,
+        layer: int,
+        x_TD: torch.Tensor,
+        weights_TK: torch.Tensor,
+        experts_TK: torch.Tensor,
+        experts: PackedExperts,
+    ) -> None:
+        """Layer number `layer` of the routed ones computes `experts_TK` of `x_TD` with these weights."""
+
+
+class GateMass:
+    """Sums the weights that the tokens of each row give to every expert: (rows, layers, experts)."""
+
+    def __init__(self, row_T: torch.Tensor, *, rows: int, layers: int, experts: int) -> None:
+        """`row_T` is each token's row; −1 for tokens that do not count."""
+        self._seen_T = row_T >= 0
+        self._row_N1 = row_T[self._seen_T].unsqueeze(1)
+        self.mass_RLE = torch.zeros(rows, layers, experts, dtype=torch.float64)
+
+    def see(
+        self,
+        layer: int,
+        x_TD: torch.Tensor,
+        weights_TK: torch.Tensor,
+        experts_TK: torch.Tensor,
+        experts: PackedExperts,
+    ) -> None:
+        """Add this layer's choice. Layers beyond those counted are passed over."""
+        del x_TD, experts
+        if layer < self.mass_RLE.shape[1]:
+            place = self._row_N1, torch.tensor(layer), experts_TK[self._seen_T]
+            self.mass_RLE.index_put_(place, weights_TK[self._seen_T].double(), accumulate=True)
