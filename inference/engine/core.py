@@ -97,6 +97,10 @@ class Engine:
         self._schedule_s += self._clock() - began - (ran - scheduled)
         return events
 
+    def check(self) -> None:
+        """Raise `RuntimeError` unless queues, pages and keys agree."""
+        self._scheduler.check()
+
     def stats(self) -> EngineStats:
         scheduler, counts, seconds = self._scheduler, self._scheduler.counts, self._runner.seconds
         return EngineStats(

@@ -9,33 +9,41 @@ its guesses later.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from statistics import median
 
 from inference.engine.step import RowResult, Step
 
 _TRIAL = 8
 _PERIOD = 256
-_WEIGHT = 1 / 16  # of the latest step in the averages
+_LATEST = 16
+
+
+def _latest() -> deque[float]:
+    return deque(maxlen=_LATEST)
 
 
 @dataclass(slots=True)
 class _Pace:
-    """Tokens and seconds of a step of one kind, on average of late."""
+    """What the latest steps of one kind brought."""
 
-    steps: int = 0
-    tokens: float = 0.0
-    seconds: float = 0.0
+    tokens: deque[float] = field(default_factory=_latest)
+    seconds: deque[float] = field(default_factory=_latest)
 
     def add(self, tokens: int, seconds: float) -> None:
-        self.steps += 1
-        weight = max(1 / self.steps, _WEIGHT)
-        self.tokens += weight * (tokens - self.tokens)
-        self.seconds += weight * (seconds - self.seconds)
+        self.tokens.append(tokens)
+        self.seconds.append(seconds)
+
+    @property
+    def known(self) -> bool:
+        return len(self.seconds) >= _TRIAL
 
     @property
     def rate(self) -> float:
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+        """Tokens a second: on average over the middle time of a step, as some are held up from outside."""
+        return sum(self.tokens) / len(self.tokens) / (median(self.seconds) or 1.0)
 
 
 @dataclass(slots=True)
@@ -47,16 +55,16 @@ class _Load:
     @property
     def pays(self) -> bool:
         """The settled way; drafting until both are known."""
-        if min(self.with_drafts.steps, self.without.steps) < _TRIAL:
+        if not (self.with_drafts.known and self.without.known):
             return True
         return self.with_drafts.rate > self.without.rate
 
     @property
     def trial(self) -> bool:
         """Whether the way that is not the settled one has its turn."""
-        if self.with_drafts.steps < _TRIAL:
+        if not self.with_drafts.known:
             return False
-        return self.without.steps < _TRIAL or self.steps % _PERIOD >= _PERIOD - _TRIAL
+        return not self.without.known or self.steps % _PERIOD >= _PERIOD - _TRIAL
 
 
 class SpeculationControl:
