@@ -1,0 +1,42 @@
+"""Tile sizes: searched on a GPU, fixed in Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+Grid = Callable[[Mapping[str, Any]], tuple[int, ...]]
+
+
+def interpreted() -> bool:
+    """Whether kernels run as numpy programs, with `TRITON_INTERPRET=1` set before the first import of triton."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+class Tuned:
+    """A kernel whose tile sizes are the fastest of `configs` for each new value of the `key` arguments.
+
+    In the interpreter the first of `configs` counts: nothing can be timed there.
+    """
+
+    def __init__(self, kernel: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> None:
+        self._kernel = kernel if interpreted() else triton.autotune(list(configs), list(key))(kernel)
+        self._fixed = configs[0].kwargs if interpreted() else {}
+
+    def launch(self, grid: Grid, *tensors: Any, **settings: Any) -> None:
+        """Run one program for each point of `grid`, which is made from the tile sizes."""
+        self._kernel[grid](*tensors, **settings, **self._fixed)
+
+
+def product_type(x: torch.Tensor) -> tl.dtype:
+    """The type in which matrix products with `x` take their factors; sums are fp32 always.
+
+    The interpreter multiplies bf16 as the integers it stores them in, so it gets fp32.
+    """
+    if interpreted() or x.dtype == torch.float32:
+        return tl.float32
+    return tl.float16 if x.dtype == torch.float16 else tl.bfloat16

@@ -1,0 +1,183 @@
+"""Absorbed attention over the paged latents, split over heads and chunks of context.
+
+A program takes some heads of one token through one chunk; what the chunks found is then merged by their
+softmax sums. Chunks have one size whatever the batch, so a token's result does not depend on the others.
+Method: online softmax, Milakov and Gimelshein 2018, arXiv 1805.02867; splitting decode attention over the
+context as in Flash-Decoding, Dao et al. 2023.
+
+Unmeasured: checked in Triton's interpreter only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import triton
+import triton.language as tl
+
+from moe_ops.accelerator.tuning import Tuned, product_type
+from moe_ops.latent_attention.heads import LatentHeads, PackedHeads, unpack_heads
+from moe_ops.latent_attention.rows import PagedRows
+
+CHUNK = 512  # positions; a multiple of every BLOCK_S below
+_DENSE: WeakKeyDictionary[PackedHeads, torch.Tensor] = WeakKeyDictionary()
+
+
+def latent_decode_(
+    out_THV: torch.Tensor,
+    q_THQ: torch.Tensor,
+    cache_PZC: torch.Tensor,
+    rows: PagedRows,
+    *,
+    heads: LatentHeads,
+    scale: float,
+) -> None:
+    """As the reference; the two products with the heads' matrices are torch's."""
+    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), _dense(heads.key, q_THQ))
+    q_THC = torch.cat([absorbed_HTL.transpose(0, 1), q_THQ[..., heads.nope :]], dim=-1)
+    latent_THL = latent_attention(q_THC, cache_PZC, rows, latent=heads.latent, scale=scale)
+    values_HTV = torch.bmm(latent_THL.transpose(0, 1), _dense(heads.value, q_THQ))
+    out_THV.copy_(values_HTV.transpose(0, 1))
+
+
+def latent_attention(
+    q_THC: torch.Tensor,
+    cache_PZC: torch.Tensor,
+    rows: PagedRows,
+    *,
+    latent: int,
+    scale: float,
+    new_max: int | None = None,
+    chunk: int = CHUNK,
+) -> torch.Tensor:
+    """Weighted latents (T, H, `latent`) in the type of `q_THC`.
+
+    `new_max`: the most new tokens of any row; looking it up waits for the device. `chunk`: a multiple of 128,
+    smaller in tests.
+    """
+    tokens, heads, width = q_THC.shape
+    new = int(rows.count_B.max()) if new_max is None else new_max
+    chunks = triton.cdiv(rows.pages_BP.shape[1] * cache_PZC.shape[1], chunk)
+    partial_THXL = q_THC.new_empty(tokens, heads, chunks, latent, dtype=torch.float32)
+    weight_THX = q_THC.new_empty(tokens, heads, chunks, dtype=torch.float32)
+    out_THL = q_THC.new_empty(tokens, heads, latent)
+    where = (rows.first_B, rows.count_B, rows.end_B)
+    sizes = {"CHUNK": chunk, "LATENT": latent, "LATENT_UP": triton.next_power_of_2(latent)}
+    rotary = width - latent
+    programs = len(rows.first_B) * new
+    _KERNEL.launch(
+        lambda tiles: (programs, triton.cdiv(heads, tiles["BLOCK_H"]), chunks),
+        q_THC.contiguous(), cache_PZC, rows.pages_BP, *where, partial_THXL, weight_THX,
+        cache_PZC.stride(0), cache_PZC.stride(1), rows.pages_BP.stride(0), scale, heads, chunks, new,
+        PAGE=cache_PZC.shape[1], ROTARY=rotary, ROTARY_UP=max(16, triton.next_power_of_2(rotary)),
+        PRODUCT=product_type(cache_PZC), **sizes,
+    )  # fmt: skip
+    _merge[(programs, heads)](*where, partial_THXL, weight_THX, out_THL, heads, chunks, new, **sizes)
+    return out_THL
+
+
+@triton.jit
+def _attend(
+    q: Any, cache: Any, pages: Any, firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any,
+    page_step: Any, place_step: Any, pages_step: Any, scale: Any, heads: Any, chunks: Any, new: Any,
+    PAGE: tl.constexpr, ROTARY: tl.constexpr, ROTARY_UP: tl.constexpr, PRODUCT: tl.constexpr,
+    CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_S: tl.constexpr,
+) -> None:  # fmt: skip
+    row, offset, chunk = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(2)
+    count = tl.load(counts + row)
+    seen = tl.load(ends + row) - count + offset + 1
+    start = chunk * CHUNK
+    if (offset < count) & (start < seen):
+        token = (tl.load(firsts + row) + offset).to(tl.int64)
+        head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+        some = head < heads
+        latent, rotary = tl.arange(0, LATENT_UP), tl.arange(0, ROTARY_UP)
+        q_row = q + (token * heads + head[:, None]) * (LATENT + ROTARY)
+        q_latent = tl.load(
+            q_row + latent[None, :], mask=some[:, None] & (latent < LATENT)[None, :], other=0.0
+        ).to(PRODUCT)
+        q_rotary = tl.load(
+            q_row + LATENT + rotary[None, :], mask=some[:, None] & (rotary < ROTARY)[None, :], other=0.0
+        ).to(PRODUCT)
+        best = tl.full((BLOCK_H,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_H,), tl.float32)
+        found = tl.zeros((BLOCK_H, LATENT_UP), tl.float32)
+        for place in range(start, tl.minimum(start + CHUNK, seen), BLOCK_S):
+            position = place + tl.arange(0, BLOCK_S)
+            visible = position < seen
+            page = tl.load(pages + row * pages_step + position // PAGE, mask=visible, other=0).to(tl.int64)
+            at = cache + page * page_step + (position % PAGE) * place_step
+            # What can not be seen is read as 0: it may be no number, and 0 times that would spread.
+            c_latent = tl.load(
+                at[:, None] + latent[None, :], mask=visible[:, None] & (latent < LATENT)[None, :], other=0.0
+            ).to(PRODUCT)
+            c_rotary = tl.load(
+                at[:, None] + LATENT + rotary[None, :],
+                mask=visible[:, None] & (rotary < ROTARY)[None, :], other=0.0,
+            ).to(PRODUCT)  # fmt: skip
+            scores = tl.dot(q_latent, tl.trans(c_latent), input_precision="ieee")
+            scores += tl.dot(q_rotary, tl.trans(c_rotary), input_precision="ieee")
+            scores = tl.where(visible[None, :], scores * scale, float("-inf"))
+            better = tl.maximum(best, tl.max(scores, axis=1))
+            shrink = tl.exp(best - better)
+            power = tl.exp(scores - better[:, None])
+            total = total * shrink + tl.sum(power, axis=1)
+            found = found * shrink[:, None] + tl.dot(power.to(PRODUCT), c_latent, input_precision="ieee")
+            best = better
+        result = (token * heads + head) * chunks + chunk
+        tl.store(weights + result, best + tl.log(total), mask=some)
+        tl.store(
+            partials + result[:, None] * LATENT + latent[None, :], found / total[:, None],
+            mask=some[:, None] & (latent < LATENT)[None, :],
+        )  # fmt: skip
+
+
+@triton.jit
+def _merge(
+    firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any, out: Any,
+    heads: Any, chunks: Any, new: Any,
+    CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
+) -> None:  # fmt: skip
+    row, offset, head = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(1)
+    count = tl.load(counts + row)
+    seen = tl.load(ends + row) - count + offset + 1
+    if offset < count:
+        first = ((tl.load(firsts + row) + offset).to(tl.int64) * heads + head) * chunks
+        latent = tl.arange(0, LATENT_UP)
+        inside = latent < LATENT
+        best = tl.load(weights + first)
+        total = best * 0 + 1
+        found = tl.load(partials + first * LATENT + latent, mask=inside, other=0.0)
+        for chunk in range(1, tl.cdiv(seen, CHUNK)):
+            weight = tl.load(weights + first + chunk)
+            better = tl.maximum(best, weight)
+            shrink, power = tl.exp(best - better), tl.exp(weight - better)
+            part = tl.load(partials + (first + chunk) * LATENT + latent, mask=inside, other=0.0)
+            found = found * shrink + part * power
+            total = total * shrink + power
+            best = better
+        at = out + (first // chunks) * LATENT + latent
+        tl.store(at, (found / total).to(out.dtype.element_ty), mask=inside)
+
+
+def _dense(packed: PackedHeads, like: torch.Tensor) -> torch.Tensor:
+    """The matrices in the type and on the device of `like`, made once."""
+    weight_HIO = _DENSE.get(packed)
+    if weight_HIO is None:
+        weight_HIO = _DENSE[packed] = unpack_heads(packed).to(like)
+    return weight_HIO
+
+
+_KERNEL = Tuned(
+    _attend,
+    [
+        triton.Config({"BLOCK_H": 16, "BLOCK_S": 32}, num_warps=4, num_stages=2),
+        triton.Config({"BLOCK_H": 16, "BLOCK_S": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_H": 32, "BLOCK_S": 32}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_H": 64, "BLOCK_S": 64}, num_warps=8, num_stages=1),
+    ],
+    key=["heads", "LATENT", "ROTARY"],
+)
