@@ -9,6 +9,7 @@ import torch
 
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
+from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
 from inference.models.config import ModelConfig
 from inference.models.loader import load_model
@@ -35,6 +36,7 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
         runner=Runner(model, config),
         eos_ids=tokenizer.eos_ids,
         token_bytes=tokenizer.token_bytes,
+        grammars=GrammarFactory(tokenizer),
     )
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     return LoadedEngine(engine, tokenizer, model.config, max_model_len)

@@ -54,10 +54,14 @@ class Vocabulary(Protocol):
 
 
 class GrammarFactory:
-    """Compiles grammars for one tokenizer; the latest ones are kept, as requests tend to repeat them."""
+    """Compiles grammars for one tokenizer; the latest ones are kept, as requests tend to repeat them.
+
+    Costs nothing until the first grammar: llguidance's tree of all tokens is built then.
+    """
 
     def __init__(self, tokenizer: Vocabulary) -> None:
-        self._tokens = _tokenizer(tokenizer)
+        self._tokenizer = tokenizer
+        self._tokens: LLTokenizer | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar")
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
@@ -68,7 +72,8 @@ class GrammarFactory:
 
     def start(self, grammar: Grammar) -> GrammarState:
         """A state at the beginning of a text. Returns at once: what is wrong shows at the first `mask`."""
-        return GrammarState(lambda: self._matcher(grammar), self._tokens.vocab_size, self._threads)
+        vocabulary = len(self._tokenizer.token_bytes)
+        return GrammarState(lambda: self._matcher(grammar), vocabulary, self._threads)
 
     def close(self) -> None:
         """End the threads."""
@@ -81,6 +86,8 @@ class GrammarFactory:
             if found is not None:
                 self._compiled.move_to_end(grammar)
                 return found.deep_copy()
+            if self._tokens is None:
+                self._tokens = _tokenizer(self._tokenizer)
         matcher = LLMatcher(self._tokens, grammar_source(grammar), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise GrammarError(_reason(matcher.get_error()))

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,14 @@ def test_what_cannot_be_followed_is_refused_with_its_reason(
         factory.check(grammar)
     with pytest.raises(GrammarError, match=re.escape(reason)):
         _ = factory.start(grammar).mask
+
+
+def test_a_model_without_an_end_token_follows_no_grammar(nano_tokenizer: Tokenizer) -> None:
+    endless = SimpleNamespace(
+        token_bytes=nano_tokenizer.token_bytes, eos_ids=frozenset[int](), encode=nano_tokenizer.encode
+    )
+    with pytest.raises(GrammarError, match="no end token"):
+        GrammarFactory(endless).check(Grammar("regex", "a"))
 
 
 def test_depth_is_limited(factory: GrammarFactory) -> None:
