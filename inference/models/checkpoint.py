@@ -19,7 +19,7 @@ from inference.models.fp8 import SCALE_SUFFIX, Fp8Blocks
 from inference.models.headers import CheckpointError, TensorHeader, read_headers
 from inference.models.index import check_index, checkpoint_files, listed
 
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _FP8 = "F8_E4M3"
 _SURPLUS_MAX = 10_000  # more missing than that, and the configuration is another model's
 
@@ -34,6 +34,7 @@ class Checkpoint:
         self._fp8 = fp8
         self._stack = ExitStack()
         self._home: dict[str, Any] = {}  # tensor name -> open file; safetensors ships no types
+        self._files: dict[str, Path] = {}
         self._headers: dict[str, TensorHeader] = {}
 
     def __enter__(self) -> Checkpoint:
@@ -43,7 +44,7 @@ class Checkpoint:
             check_index(self._path, weight_map, headers)
         with ExitStack() as stack:
             for name in names:
-                self._add(headers[name], self._open(stack, name))
+                self._add(self._path / name, headers[name], self._open(stack, name))
             self._stack = stack.pop_all()
         return self
 
@@ -81,6 +82,15 @@ class Checkpoint:
             raise CheckpointError(f"{self._path}: {name}{SCALE_SUFFIX} holds factors that are not finite")
         return self._fp8.expand(tensor, scale, dtype)
 
+    def map(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """As `read`, but the file's own bytes where they are of type `dtype` already: memory is taken when
+        they are looked at.
+        """
+        if _FLOATS.get(self._headers[name].dtype) != dtype:
+            return self.read(name, dtype)
+        tensor: torch.Tensor = self._home[name].get_tensor(name)
+        return tensor
+
     def _compare(self, name: str, shape: tuple[int, ...], faults: dict[str, list[str]]) -> None:
         header = self._headers.get(name)
         if header is None:
@@ -102,14 +112,22 @@ class Checkpoint:
         return name in self._headers and self._headers[name].dtype == _FP8
 
     def _tensor(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._home[name].get_tensor(name)
-        return tensor
+        """Read, not mapped: pages that are looked at once would count as memory until the end."""
+        header = self._headers[name]
+        data = torch.empty(header.end - header.start, dtype=torch.uint8)
+        with self._files[name].open("rb") as file:
+            file.seek(header.start)
+            if file.readinto(data.numpy()) < len(data):
+                raise CheckpointError(f"{self._files[name]}: ends within {name}")
+        return data.view(torch.float8_e4m3fn if header.dtype == _FP8 else _FLOATS[header.dtype]).view(
+            header.shape
+        )
 
-    def _add(self, headers: dict[str, TensorHeader], file: Any) -> None:
+    def _add(self, path: Path, headers: dict[str, TensorHeader], file: Any) -> None:
         for tensor, header in headers.items():
             if tensor in self._headers:
                 raise CheckpointError(f"{self._path}: {tensor} is in more than one file")
-            self._headers[tensor], self._home[tensor] = header, file
+            self._headers[tensor], self._home[tensor], self._files[tensor] = header, file, path
 
     def _open(self, stack: ExitStack, name: str) -> Any:
         try:

@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """One tensor as its file describes it; `start` and `end` are byte offsets into the file's data."""
+    """One tensor as its file describes it; its bytes are those from `start` to `end` of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -50,9 +50,10 @@ def read_headers(path: Path) -> dict[str, TensorHeader]:
     if not isinstance(entries, dict):
         raise _unreadable(path, "the header is no JSON object")
     entries.pop(_METADATA, None)
+    first = _LENGTH_BYTES + len(raw)
     try:
-        headers = {name: _tensor_header(name, entry) for name, entry in entries.items()}
-        _check_coverage(headers, data_bytes)
+        headers = {name: _tensor_header(name, entry, first) for name, entry in entries.items()}
+        _check_coverage(headers, first, first + data_bytes)
     except ValueError as error:
         raise _unreadable(path, str(error)) from error
     return headers
@@ -80,7 +81,8 @@ def _read_raw(path: Path) -> tuple[bytes, int]:
         return file.read(length), size - _LENGTH_BYTES - length
 
 
-def _tensor_header(name: str, entry: object) -> TensorHeader:
+def _tensor_header(name: str, entry: object, first: int) -> TensorHeader:
+    """The entry of `name`, whose offsets count from byte `first` of the file."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise ValueError(f"{shown(name)}: expected dtype, shape and data_offsets, found {shown(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -94,7 +96,7 @@ def _tensor_header(name: str, entry: object) -> TensorHeader:
     needed = math.prod(shape) * _ITEM_BYTES[dtype]
     if end - start != needed:
         raise ValueError(f"{shown(name)}: {dtype} {shown(shape)} takes {needed} bytes, not {end - start}")
-    return TensorHeader(dtype, tuple(shape), start, end)
+    return TensorHeader(dtype, tuple(shape), first + start, first + end)
 
 
 def _are_sizes(value: object) -> bool:
@@ -103,16 +105,15 @@ def _are_sizes(value: object) -> bool:
     )
 
 
-def _check_coverage(headers: Mapping[str, TensorHeader], data_bytes: int) -> None:
-    """Tensors lie one after the other, from the first byte to the last."""
-    place = 0
+def _check_coverage(headers: Mapping[str, TensorHeader], place: int, end: int) -> None:
+    """Tensors lie one after the other, from byte `place` of the file to its `end`."""
     for name, header in sorted(headers.items(), key=lambda item: (item[1].start, item[1].end)):
         if header.start != place:
             kind = "overlaps the tensor before it" if header.start < place else "leaves a gap before it"
             raise ValueError(f"{shown(name)} starts at byte {header.start} instead of {place}: it {kind}")
         place = header.end
-    if place != data_bytes:
-        raise ValueError(f"the tensors take {place} bytes, the file has {data_bytes}")
+    if place != end:
+        raise ValueError(f"the last tensor ends at byte {place}, the file at {end}")
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
