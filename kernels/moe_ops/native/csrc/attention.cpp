@@ -55,7 +55,7 @@ struct Task {
 class Plan {
  public:
   Plan(const Decode& call, int threads) {
-    const int64_t goal = 2 * threads;
+    const int64_t goal = threads;
     int64_t heads = std::min(call.heads, kHeads);
     cut(call, heads);
     while (heads > 4 && works() < goal) cut(call, heads /= 2);
@@ -140,7 +140,8 @@ class Run {
     const int64_t width = call_.nope + call_.rotary, stride = call_.heads * row_, latent = call_.cache.latent;
     const float* q = call_.q + head * width;
     float* out = q_ + head * row_;
-    k_.multiply(call_.key, {q, call_.q_stride, out, stride, call_.tokens, head, 0, call_.key.panels, row_});
+    k_.multiply(call_.key, {q, call_.q_stride, out, stride, call_.tokens, head, 0, call_.key.panels, row_,
+                               panel(call_.key)});
     for (int64_t token = 0; token < call_.tokens; ++token) {
       float* vector = out + token * stride;
       std::memcpy(vector + latent, q + token * call_.q_stride + call_.nope, call_.rotary * sizeof(float));
@@ -195,7 +196,13 @@ class Run {
   void up(int64_t head) {
     const int64_t width = call_.value_width;
     k_.multiply(call_.value, {latent_ + head * padded_, call_.heads * padded_, call_.out + head * width,
-                              call_.heads * width, call_.tokens, head, 0, call_.value.panels, width});
+                              call_.heads * width, call_.tokens, head, 0, call_.value.panels, width,
+                              panel(call_.value)});
+  }
+
+  static float* panel(const HeadMatrix& w) {
+    static thread_local Scratch scratch;
+    return scratch.of(w.inputs * kPanel);
   }
 
   Partial at(float* memory, int64_t vectors) const {

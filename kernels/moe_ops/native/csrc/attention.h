@@ -28,6 +28,7 @@ struct HeadProduct {
   int64_t out_stride;
   int64_t rows, head, panel_first, panel_end;
   int64_t columns;  // columns of `out` that may be written
+  float* scratch;   // inputs × kPanel numbers
 };
 
 // The paged cache of one layer: rows of `width` numbers, latent first.
