@@ -30,7 +30,7 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError` or `TokenizerError`."""
     torch.set_num_threads(config.threads)
     tokenizer = Tokenizer.from_dir(model_dir)
-    model = load_model(model_dir, weights=config.dtype)
+    model = load_model(model_dir, weights=config.weights, mtp=config.speculate)
     engine = Engine(
         config=config,
         runner=Runner(model, config),

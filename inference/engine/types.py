@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
+
 FinishReason = Literal["stop", "length", "cancelled", "expired", "error"]
 
 
@@ -138,8 +140,11 @@ class EngineConfig:
     """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget`
     at most.
 
-    A request goes before those of the next priority that came up to `aging_s` earlier. `speculate` lets a
-    checkpoint's prediction module draft tokens, where it has one and while that pays.
+    `weights` is the form in which matrices are held. A request goes before those of the next priority that
+    came up to `aging_s` earlier. `speculate` lets a checkpoint's prediction module draft tokens, where it has
+    one and while that pays. At most `adapters_max`
+    LoRA adapters are loaded at once, of ranks up to `adapter_rank_max`; `routing_profiles` are the files of
+    fixed-routing profiles.
     """
 
     page_size: int = 16
@@ -147,10 +152,13 @@ class EngineConfig:
     max_running: int = 64
     step_token_budget: int = 512
     threads: int = 1
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    weights: Literal["float32", "bfloat16", "int8", "int4"] = "float32"
     max_queued: int = 1024
     aging_s: float = 10.0
     speculate: bool = False
+    adapters_max: int = 0
+    adapter_rank_max: int = 64
+    routing_profiles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):
@@ -165,8 +173,8 @@ class EngineConfig:
             )
         if not 0 <= self.aging_s < float("inf"):
             raise ValueError(f"aging_s: expected a number of at least 0, found {self.aging_s}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype: expected 'float32' or 'bfloat16', found {self.dtype!r}")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}; found {self.weights!r}")
 
 
 class RequestRejected(ValueError):  # noqa: N818 -- an answer to the caller, not a fault

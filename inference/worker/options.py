@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.engine.types import EngineConfig
+from inference.engine.types import WEIGHTS, EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             max_running=parsed.max_running,
             step_token_budget=parsed.step_token_budget,
             threads=parsed.threads,
-            dtype=parsed.dtype,
+            weights=parsed.weights,
+            speculate=parsed.speculate,
             max_queued=parsed.max_queued,
         )
     except ValueError as error:
@@ -115,5 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the engine's; by default all cores, but one for HTTP where there are more than two",
     )
-    sizes.add_argument("--dtype", choices=("float32", "bfloat16"), default=defaults.dtype)
+    sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)
+    sizes.add_argument("--speculate", action="store_true", help="draft tokens with the prediction module")
     return parser

@@ -224,7 +224,7 @@ def test_the_exit_status_and_the_log_tell_what_is_wrong(
         assert "is no release" in line["problem"]
 
 
-@pytest.mark.parametrize("wrong", ["--pages=0", "--threads=x", "--dtype=int3"])
+@pytest.mark.parametrize("wrong", ["--pages=0", "--threads=x", "--weights=int3"])
 def test_wrong_options_are_named_at_once(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         options_parse([*options_make(Path(), Path(), "http://x"), wrong])
