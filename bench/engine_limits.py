@@ -1,53 +1,96 @@
-"""What this machine could do at best: bytes a decode step must read, operations a prompt must cost."""
+"""What this machine could do at best: bytes a step must read, multiplications it must make, and how fast.
+
+A step can not be faster than reading once what it needs, nor than making its multiplications; the limit is
+the larger of the two times.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from inference.models.config import ModelConfig
 from inference.models.names import expected_shapes
+from moe_ops.linear import WeightFormat, linear, pack_matrix
 
 _FP32_BYTES = 4
+# int8 and int4 have one scale for each group of inputs
+_WEIGHT_BYTES: dict[WeightFormat, float] = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "int8": 1 + 4 / 128,
+    "int4": 0.5 + 2 / 32,
+}
+_RUNS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Rates measured in this run, best of several: bytes read per second, operations per second (a
+    multiplication and its addition are two) with weights of the format.
+    """
+
+    weights: WeightFormat
+    read_bytes: float
+    operations: float
+
+    def decode_limit(self, config: ModelConfig, *, batch: int, context: int) -> float:
+        """Tokens per second of a step in which `batch` sequences of `context` tokens decode."""
+        reading = step_bytes(config, batch=batch, context=context, weights=self.weights) / self.read_bytes
+        working = batch * flops_per_token(config, context=context, head=True) / self.operations
+        return batch / max(reading, working)
+
+    def prefill_limit(self, config: ModelConfig, *, length: int) -> float:
+        """Tokens per second of reading a prompt of `length` tokens, whose last one only meets the head."""
+        return self.operations / flops_per_token(config, context=length / 2, head=False)
+
+
+def machine_measure(weights: WeightFormat, *, size: float) -> Machine:
+    """The rates with weights of a format; `size` bytes is what a step reads."""
+    return Machine(weights, read_bandwidth(size), arithmetic(weights))
 
 
 def decode_limit(config: ModelConfig, *, batch: int, context: int) -> float:
-    """Tokens per second if a step took the time of reading its bytes once and nothing else."""
+    """Tokens per second in fp32 if a step took the time of reading its bytes once and nothing else."""
     size = step_bytes(config, batch=batch, context=context)
     return batch * read_bandwidth(size) / size
 
 
 def prefill_limit(config: ModelConfig, *, length: int) -> float:
-    """Tokens per second if all the multiplications of a prompt ran at the speed of a large matrix product."""
-    return matmul_speed() / prefill_flops_per_token(config, length=length)
+    """Tokens per second if all the multiplications of a prompt ran at the speed of a large fp32 product."""
+    return matmul_speed() / flops_per_token(config, context=length / 2, head=False)
 
 
-def step_bytes(config: ModelConfig, *, batch: int, context: int) -> float:
-    """Weights of a step, each once, in fp32, and the cached latents of all sequences.
+def step_bytes(config: ModelConfig, *, batch: int, context: int, weights: WeightFormat = "float32") -> float:
+    """Weights of a step, each once, and the cached latents of all sequences.
 
     Routed experts count as many as `batch` tokens choose on average when all are equally popular. The
-    embedding is a look-up of a few rows.
+    embedding is a look-up of a few rows, the router is kept in fp32, latents in bf16 unless all is fp32.
     """
     share = 1 - (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
-    weights = sum(size * (share if ".experts." in name else 1.0) for name, size in _weights(config).items())
-    latents = batch * context * config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim)
-    return _FP32_BYTES * (weights + latents)
+    total = 0.0
+    for name, count in _weights(config).items():
+        width = _FP32_BYTES if name.endswith("mlp.gate.weight") else _WEIGHT_BYTES[weights]
+        total += count * width * (share if ".experts." in name else 1.0)
+    latent = config.kv_lora_rank + config.qk_rope_head_dim
+    width = _FP32_BYTES if weights == "float32" else 2
+    return total + batch * context * config.num_hidden_layers * latent * width
 
 
-def prefill_flops_per_token(config: ModelConfig, *, length: int) -> float:
-    """Multiplications and additions per prompt token: active weights and expanded causal attention.
-
-    The head works for the last token only.
+def flops_per_token(config: ModelConfig, *, context: float, head: bool) -> float:
+    """Multiplications and additions per token: active weights, and attention over `context` tokens in the
+    expanded form. `head`: whether each token also meets the output head.
     """
     active = config.num_experts_per_tok / config.n_routed_experts
     weights = sum(
         size * (active if ".experts." in name else 1.0)
         for name, size in _weights(config).items()
-        if not name.startswith("lm_head")
+        if head or not name.startswith("lm_head")
     )
-    pairs = length / 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+    pairs = context * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
     return 2 * (weights + config.num_hidden_layers * pairs)
 
 
@@ -55,6 +98,17 @@ def read_bandwidth(size: float) -> float:
     """Bytes per second at which a buffer of about `size` bytes is read, the best of several passes."""
     buffer = torch.ones(max(1, int(size) // _FP32_BYTES))
     return size / _best_s(lambda: buffer.dot(buffer))
+
+
+def arithmetic(weights: WeightFormat, *, tokens: int = 512, width: int = 1024) -> float:
+    """Operations per second of a large product: our kernel's with weights of the format, or that of torch in
+    fp32 when it is faster. On processors without such instructions bf16 is computed in fp32 anyhow.
+    """
+    x_TI = torch.randn(tokens, width)
+    matrix = pack_matrix(torch.randn(width, width), weights)
+    out_TO = torch.empty(tokens, width)
+    ours = 2 * tokens * width**2 / _best_s(lambda: linear(x_TI, matrix, out=out_TO))
+    return max(ours, matmul_speed(width))
 
 
 def matmul_speed(width: int = 1024) -> float:
@@ -75,7 +129,7 @@ def _weights(config: ModelConfig) -> dict[str, int]:
 def _best_s(work: Callable[[], object]) -> float:
     """Seconds of the fastest of a dozen runs."""
     times = []
-    for _ in range(12):
+    for _ in range(_RUNS):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
