@@ -46,7 +46,8 @@ class Tokenizer:
         self._names = {id_: name for name, id_ in added.items()}
         self._template = template
         longest_first = sorted(added, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        names = "|".join(map(re.escape, longest_first)) or "(?!)"
+        self._control = re.compile(f"(?<!{MARK})(?:{names})")
         self.token_bytes = token_bytes
         self.bos_id = bos_id
         self.eos_ids = eos_ids
