@@ -12,16 +12,12 @@ template <int V, int T>
 struct Int8Block {
   static void run(const Matrix& m, int first, const Rows& rows, float* y, size_t y_stride) {
     const Place<V, T> at(m, first, rows);
-    const int16_t* x[T];
-    for (int t = 0; t < T; ++t) x[t] = reinterpret_cast<const int16_t*>(at.codes[t]);
-    const uint8_t* data[V];
-    for (int v = 0; v < V; ++v) data[v] = at.data[v];
     __m256 total[T][V];
     for (int t = 0; t < T; ++t)
       for (int v = 0; v < V; ++v) total[t][v] = _mm256_setzero_ps();
-    const int steps = m.steps();
-    for (int done = 0, group = 0; done < steps; ++group) {
-      const int end = done + kGroup / 4 < steps ? done + kGroup / 4 : steps;
+    const size_t steps = m.steps();
+    for (size_t done = 0, group = 0; done < steps; ++group) {
+      const size_t end = done + kGroup / 4 < steps ? done + kGroup / 4 : steps;
       __m256i sum[T][V][2];
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
@@ -31,15 +27,14 @@ struct Int8Block {
         __m256i w[V][2];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
-          _mm_prefetch(reinterpret_cast<const char*>(data[v] + 1024), _MM_HINT_T0);
-          w[v][0] = widen(data[v]);
-          w[v][1] = widen(data[v] + 16);
-          data[v] += 64;
+          const uint8_t* const line = at.data[v] + done * 64;
+          _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
+          w[v][0] = widen(line);
+          w[v][1] = widen(line + 16);
         }
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-          const __m256i four = _mm256_set1_epi64x(*reinterpret_cast<const int64_t*>(x[t]));
-          x[t] += 4;
+          const __m256i four = broadcast_four(at.codes[t] + done * 8);
 #pragma GCC unroll 8
           for (int v = 0; v < V; ++v) {
             sum[t][v][0] = _mm256_add_epi32(sum[t][v][0], _mm256_madd_epi16(w[v][0], four));
@@ -61,6 +56,9 @@ struct Int8Block {
       for (int v = 0; v < V; ++v) _mm256_storeu_ps(y + t * y_stride + v * 8, total[t][v]);
   }
 
+  static __m256i broadcast_four(const uint8_t* p) {  // of 16 bits each
+    return _mm256_castpd_si256(_mm256_broadcast_sd(reinterpret_cast<const double*>(p)));
+  }
   static __m256i widen(const uint8_t* p) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -87,7 +85,7 @@ struct Int4Block {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const uint8_t* line = at.data[v] + (group * (kSum / 8) + step) * size_t{64};
-          _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
           const __m256i both = Simd::load_int(line);
           even[v] = _mm256_and_si256(both, low);
           odd[v] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);

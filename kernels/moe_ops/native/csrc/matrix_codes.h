@@ -14,6 +14,8 @@ using tokenworks::kTile;
 using tokenworks::Matrix;
 using tokenworks::Rows;
 
+constexpr int kAhead = 2048;  // bytes of weights that are asked for early: a pre-fetcher stops at each page
+
 // Where a block reads: the tiles of its vectors and its rows.
 template <int V, int T>
 struct Place {

@@ -34,13 +34,13 @@ inline Simd::F weight(Simd::I line) {
 }
 
 template <Format format, int V, int T, int k>
-inline void multiply_input(const Simd::I (&line)[V], const float* const (&x)[T], Simd::F (&sum)[T][V]) {
+inline void multiply_input(const Simd::I (&line)[V], const float* const (&x)[T], size_t at, Simd::F (&sum)[T][V]) {
   Simd::F w[V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) w[v] = weight<format, k>(line[v]);
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
-    const Simd::F xt = Simd::set(x[t][k]);
+    const Simd::F xt = Simd::set(x[t][at + k]);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) sum[t][v] = Simd::fma(w[v], xt, sum[t][v]);
   }
@@ -64,9 +64,9 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
   Simd::F total[T][V];
   for (int t = 0; t < T; ++t)
     for (int v = 0; v < V; ++v) total[t][v] = Simd::set(0.0f);
-  const int steps = m.steps(), group_steps = m.group() / kTogether;
-  for (int done = 0, group = 0; done < steps; ++group) {
-    const int end = done + group_steps < steps ? done + group_steps : steps;
+  const size_t steps = m.steps(), group_steps = m.group() / kTogether;
+  for (size_t done = 0, group = 0; done < steps; ++group) {
+    const size_t end = done + group_steps < steps ? done + group_steps : steps;
     Simd::F sum[T][V];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
@@ -75,21 +75,19 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
     for (; done < end; ++done) {
       Simd::I line[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) line[v] = Simd::load_int(data[v] + static_cast<size_t>(done) * 64);
-      multiply_input<format, V, T, 0>(line, x, sum);
-      if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(line, x, sum);
+      for (int v = 0; v < V; ++v) line[v] = Simd::load_int(data[v] + done * 64);
+      multiply_input<format, V, T, 0>(line, x, done * kTogether, sum);
+      if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(line, x, done * kTogether, sum);
       if constexpr (kTogether > 2) {
-        multiply_input<format, V, T, 2>(line, x, sum);
-        multiply_input<format, V, T, 3>(line, x, sum);
+        multiply_input<format, V, T, 2>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 3>(line, x, done * kTogether, sum);
       }
       if constexpr (kTogether > 4) {
-        multiply_input<format, V, T, 4>(line, x, sum);
-        multiply_input<format, V, T, 5>(line, x, sum);
-        multiply_input<format, V, T, 6>(line, x, sum);
-        multiply_input<format, V, T, 7>(line, x, sum);
+        multiply_input<format, V, T, 4>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 5>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 6>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 7>(line, x, done * kTogether, sum);
       }
-#pragma GCC unroll 8
-      for (int t = 0; t < T; ++t) x[t] += kTogether;
     }
     for (int v = 0; v < V; ++v) {
       const Simd::F scale = kScaled ? Simd::widen_bf16(scales[v] + group * kTile) : total[0][v];

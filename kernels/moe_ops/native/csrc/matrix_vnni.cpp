@@ -36,7 +36,7 @@ struct Int8Block {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const uint8_t* line = at.data[v] + done * size_t{64};
-          _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
           w[v] = _mm512_xor_si512(_mm512_loadu_si512(line), sign);
         }
 #pragma GCC unroll 8
@@ -79,7 +79,7 @@ struct Int4Block {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const uint8_t* line = at.data[v] + (group * (kSum / 8) + step) * size_t{64};
-          _mm_prefetch(reinterpret_cast<const char*>(line + 1024), _MM_HINT_T0);
+          _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
           const __m512i both = _mm512_loadu_si512(line);
           even[v] = _mm512_and_si512(both, low);
           odd[v] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
