@@ -44,6 +44,7 @@ async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: 
     """The work for ``call``. Raises RefusalError when a prompt or a grammar cannot be taken."""
     tokenizer = engine.tokenizer
     style = chat_tool_style(call, tokenizer)
+    _check_biases(call, len(tokenizer.token_bytes))
     grammar = await _grammar(call, style, tokenizer)
     if sum(map(_text_chars, call.prompts)) > LOOP_TEXT_CHARS:
         prompts = await asyncio.to_thread(_all_tokens, call, tokenizer, style)
@@ -108,6 +109,13 @@ def _params(call: Call, prompt_tokens: int, max_model_len: int) -> SamplingParam
         prompt_logprobs=call.logprobs if call.echo else None,
         ignore_eos=chosen.ignore_eos,
     )
+
+
+def _check_biases(call: Call, vocabulary: int) -> None:
+    for token, _ in call.sampling.logit_bias:
+        if token >= vocabulary:
+            message = f"logit_bias: token ids must lie in 0 … {vocabulary - 1}, found {token}."
+            raise invalid(message, param="logit_bias", code="invalid_value")
 
 
 def _seed(seed: int | None, choice: int) -> int | None:

@@ -125,6 +125,7 @@ class ScriptedEngine:
         try:
             texts = [""] if request.embed else self.texts
             for index, text in enumerate(texts):
+                await asyncio.sleep(0)  # a step of its own
                 if self.gate is not None and index >= self.free:
                     await self.gate.wait()
                 if self.failure is not None and index == len(texts) - 1:

@@ -21,6 +21,7 @@ def by_definition(
     logits: list[float],
     text: list[int],
     prompt: int,
+    *,
     repetition_penalty: float,
     presence_penalty: float,
     frequency_penalty: float,
@@ -28,9 +29,10 @@ def by_definition(
     made = Counter(text[prompt:])
     found = []
     for token, logit in enumerate(logits):
+        seen = logit
         if token in text:
-            logit = logit / repetition_penalty if logit > 0 else logit * repetition_penalty
-        found.append(logit - presence_penalty * (made[token] > 0) - frequency_penalty * made[token])
+            seen = logit / repetition_penalty if logit > 0 else logit * repetition_penalty
+        found.append(seen - presence_penalty * (made[token] > 0) - frequency_penalty * made[token])
     return found
 
 
@@ -38,17 +40,18 @@ def by_definition(
 @given(
     st.lists(st.integers(0, VOCABULARY - 1), max_size=60),
     st.floats(0, 1),
-    st.sampled_from([1.0, 0.5, 1.7]),
-    st.sampled_from([0.0, -2.0, 1.5]),
-    st.sampled_from([0.0, -1.0, 0.25]),
+    st.tuples(
+        st.sampled_from([1.0, 0.5, 1.7]),
+        st.sampled_from([0.0, -2.0, 1.5]),
+        st.sampled_from([0.0, -1.0, 0.25]),
+    ),
 )
 def test_penalties_follow_their_definitions(
-    draw_of: Any, text: list[int], share: float, repetition: float, presence: float, frequency: float
+    draw_of: Any, text: list[int], share: float, strengths: tuple[float, float, float]
 ) -> None:
     prompt = int(share * len(text))
-    penalties = {
-        "repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency,
-    }  # fmt: skip
+    names = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+    penalties = dict(zip(names, strengths, strict=True))
     logits = torch.randn(3, VOCABULARY, generator=torch.Generator().manual_seed(len(text)))
     wanted = [draw_of(), draw_of(text=text, prompt=prompt, **penalties), draw_of(text=text)]
     found = adjusted(logits, wanted)

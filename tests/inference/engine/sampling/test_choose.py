@@ -66,9 +66,9 @@ def test_frequencies_follow_the_tempered_distribution(temperature: float) -> Non
 
 
 CUTS = [
-    {"top_k": 1}, {"top_k": 3}, {"top_k": 15}, {"top_p": 0.5}, {"top_p": 1e-9}, {"min_p": 0.2}, {"min_p": 1.0},
-    {"top_k": 4, "top_p": 0.6}, {"top_p": 0.9, "min_p": 0.4}, {"top_k": 5, "top_p": 0.9, "min_p": 0.3},
-    {"top_k": 900, "top_p": 0.8},
+    {"top_k": 1}, {"top_k": 3}, {"top_k": 15}, {"top_p": 0.5}, {"top_p": 1e-9}, {"min_p": 0.2},
+    {"min_p": 1.0}, {"top_k": 4, "top_p": 0.6}, {"top_p": 0.9, "min_p": 0.4},
+    {"top_k": 5, "top_p": 0.9, "min_p": 0.3}, {"top_k": 900, "top_p": 0.8},
 ]  # fmt: skip
 
 

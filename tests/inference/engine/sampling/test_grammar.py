@@ -98,7 +98,9 @@ def test_the_best_allowed_token_is_chosen_and_states_are_independent(
     logits = torch.randn(3, nano_tokenizer.vocab_size, generator=torch.Generator().manual_seed(6))
     wanted = [draw_of(temperature=0.0, grammar=state) for state in (one, two, None)]
     first, second, free = choose_tokens(logits, wanted)
-    assert first is not None and second is not None and free is not None
+    assert first is not None
+    assert second is not None
+    assert free is not None
     assert free.token == logits[2].argmax()
     assert nano_tokenizer.decode([first.token]).isdecimal()
     one.advance(first.token)

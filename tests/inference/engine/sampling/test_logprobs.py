@@ -25,7 +25,9 @@ def test_the_chosen_token_and_the_best_have_the_models_probabilities(
     ]
     best, biased, silent = choose_tokens(logits, wanted)
     expected = logits.log_softmax(-1)
-    assert best is not None and biased is not None and silent is not None
+    assert best is not None
+    assert biased is not None
+    assert silent is not None
     assert best.logprob == pytest.approx(expected[0].max().item(), abs=1e-6)
     values, tokens = expected[0].sort(descending=True)
     assert [token for token, _ in best.top] == tokens[:3].tolist()
