@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Collection
 from collections.abc import Sequence as Items
 
+from inference.adapters.files import AdapterError
+from inference.engine.changes import Changes
 from inference.engine.events import EventWriter
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
@@ -17,12 +19,15 @@ from inference.engine.speculation import SpeculationControl
 from inference.engine.step import Progress, RowResult, Step
 from inference.engine.text import TextStream
 from inference.engine.types import EngineConfig, EngineStats, FinishReason, GenerationRequest, TokenEvent
+from inference.routing.profile import ProfileError
 
 _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Requests in, one step after the other, token events out. `clock` counts seconds."""
+    """Requests in, one step after the other, token events out. `clock` counts seconds; `changes` are the
+    runner's.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Engine:
         token_bytes: Items[bytes],
         grammars: GrammarFactory | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        changes: Changes | None = None,
     ) -> None:
         self._config = config
         self._runner = runner
@@ -40,6 +46,8 @@ class Engine:
         self._token_bytes = token_bytes
         self._grammars = grammars
         self._clock = clock
+        self.changes = changes or Changes()
+        self._refused: list[Sequence] = []
         self._scheduler = Scheduler(config, eos_ids)
         self._speculation = SpeculationControl() if runner.can_draft else None
         self._events = EventWriter(eos_ids)
@@ -48,35 +56,47 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._scheduler.has_work or bool(self._refused)
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a checked request."""
+        """Queue a checked request; one whose adapter has gone meanwhile ends with the next step."""
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
         sequence = Sequence(request, self._arrivals, seed)
         if request.params.grammar is not None and self._grammars is not None:
             sequence.grammar = self._grammars.start(request.params.grammar)
         self._arrivals += 1
         self._events.begin(sequence, TextStream(self._token_bytes, request.params.stop))
+        try:
+            self.changes.begin(sequence)
+        except (AdapterError, ProfileError) as error:
+            _log.error("request %s is refused: %s", request.request_id, error)
+            self._refused.append(sequence)
+            return
         self._scheduler.add(sequence, self._clock())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its pages; one that has ended already is no error."""
         sequence = self._events.forget(request_id)
-        if sequence is not None:
+        if sequence in self._refused:
+            self._refused.remove(sequence)
+        elif sequence is not None:
             self._scheduler.finish(sequence, "cancelled")
+            _let_go(sequence)
 
     def end_all(self, reason: FinishReason) -> list[TokenEvent]:
         """End every request now, each with a last event, and start from an empty schedule and cache."""
         scheduler = self._scheduler
         self._runner.scrub(scheduler.pages.in_use())
         self._scheduler = Scheduler(self._config, self._eos_ids, scheduler.counts)
-        return [self._events.write(Progress(one, (), reason)) for one in self._events.sequences()]
+        self._refused = []
+        return [self._event(Progress(one, (), reason)) for one in self._events.sequences()]
 
     def step(self) -> list[TokenEvent]:
         """Compute one batch. Failures of single requests become their last events."""
         scheduler, began = self._scheduler, self._clock()
         progress = scheduler.expire(began)
+        progress += [Progress(sequence, (), "error") for sequence in self._refused]
+        self._refused = []
         speculation = self._speculation
         drafting = speculation is not None and speculation.wanted(
             len(scheduler.running), reading=scheduler.reading
@@ -130,6 +150,8 @@ class Engine:
         event = self._events.write(progress)
         if event.finish_reason is not None and progress.finish_reason is None:
             self._scheduler.finish(progress.sequence, event.finish_reason)
+        if event.finish_reason is not None:
+            _let_go(progress.sequence)
         return event
 
     def _zero_unclean(self) -> None:
@@ -157,3 +179,9 @@ class Engine:
         except Exception as error:
             _log.exception("request %s failed", step.rows[0].sequence.request.request_id)
             return RowResult(error=f"{type(error).__name__}: {error}")
+
+
+def _let_go(sequence: Sequence) -> None:
+    """A request has ended, and with it its hold on an adapter."""
+    if sequence.lease is not None:
+        sequence.lease.release()

@@ -62,6 +62,7 @@ class EventWriter:
             logprobs,
             _scores(sequence) if first else (),
             embedding,
+            None if sequence.routing is None else sequence.routing.report,
         )
 
     def _advance(self, stream: TextStream, tokens: tuple[int, ...]) -> tuple[str, int, bool]:

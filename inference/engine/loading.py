@@ -7,11 +7,16 @@ from pathlib import Path
 
 import torch
 
+from inference.adapters.store import AdapterStore
+from inference.adapters.targets import adapted_modules
+from inference.engine.changes import Changes, profiles_load
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
 from inference.models.config import ModelConfig
+from inference.models.deepseek import DeepseekModel
+from inference.models.interface import CausalModel
 from inference.models.loader import load_model
 from inference.tokenizer import Tokenizer
 
@@ -27,16 +32,33 @@ class LoadedEngine:
 
 
 def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
-    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError` or `TokenizerError`."""
+    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError` or
+    `ProfileError`.
+    """
     torch.set_num_threads(config.threads)
     tokenizer = Tokenizer.from_dir(model_dir)
     model = load_model(model_dir, weights=config.weights, mtp=config.speculate)
+    changes = _changes(model, config)
     engine = Engine(
         config=config,
-        runner=Runner(model, config),
+        runner=Runner(model, config, changes=changes),
+        changes=changes,
         eos_ids=tokenizer.eos_ids,
         token_bytes=tokenizer.token_bytes,
         grammars=GrammarFactory(tokenizer),
     )
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     return LoadedEngine(engine, tokenizer, model.config, max_model_len)
+
+
+def _changes(model: CausalModel, config: EngineConfig) -> Changes:
+    """Adapters and profiles, which need an architecture that has the places for them."""
+    if not isinstance(model, DeepseekModel):
+        return Changes(profiles=profiles_load(config.routing_profiles))
+    adapters = AdapterStore(
+        modules=adapted_modules(model.config),
+        limit=config.adapters_max,
+        rank_max=config.adapter_rank_max,
+        weight_format="float32" if config.weights == "float32" else "bfloat16",
+    )
+    return Changes(adapters=adapters, profiles=profiles_load(config.routing_profiles), routers=model.routers)

@@ -45,6 +45,7 @@ class Planner:
         self._counts = counts
         self._planned: dict[Sequence, int] = {}  # tokens in the step
         self._budget = 0  # tokens that it may still take
+        self._reading: list[Sequence] = []
 
     def plan(self, now_s: float, *, drafting: bool) -> dict[Sequence, int]:
         """Tokens per request, for which pages are taken. A count beyond a request's tokens means drafts."""
@@ -58,14 +59,17 @@ class Planner:
         return self._planned
 
     def _plan_decodes(self) -> None:
-        """One token for every running request that waits for just one."""
-        index, page_size = 0, self._config.page_size
-        while index < len(self._running):  # preemption takes from the end
-            sequence = self._running[index]
-            index += 1
-            if len(sequence.tokens) - sequence.computed != 1:
-                continue
-            if sequence.computed < len(sequence.pages) * page_size or self._make_room(sequence):
+        """One token for every running request that waits for just one; the others are reading prompts."""
+        page_size, planned = self._config.page_size, self._planned
+        self._reading = []
+        for sequence in list(self._running):
+            computed = sequence.computed
+            if len(sequence.tokens) - computed > 1:
+                self._reading.append(sequence)
+            elif computed < len(sequence.pages) * page_size:
+                planned[sequence] = 1
+                self._budget -= 1
+            elif sequence in self._running and self._make_room(sequence):  # it may have been put back
                 self._plan(sequence, 1)
 
     def _plan_drafts(self) -> None:
@@ -78,11 +82,8 @@ class Planner:
 
     def _plan_prompts(self) -> None:
         """Go on reading prompts, in order of rank, as far as budget and pages last."""
-        index = 0
-        while index < len(self._running) and self._budget:
-            sequence = self._running[index]
-            index += 1
-            if sequence.pending > 1:
+        for sequence in self._reading:
+            if self._budget and sequence in self._running:
                 self._plan_chunk(sequence)
 
     def _plan_chunk(self, sequence: Sequence) -> None:
@@ -103,11 +104,13 @@ class Planner:
             found = self._cache.match(sequence)
             if sequence.awaits is not None:
                 continue
+            preempted = False
             while not self._fits(sequence, found):
                 if not self._preempt_for(sequence):
                     return
+                preempted = True
             self._begin(sequence, found, now_s)
-            if not self._budget:
+            if preempted or not self._budget:  # those put back are before all that come now
                 return
 
     def _fits(self, sequence: Sequence, found: list[int]) -> bool:
@@ -176,6 +179,8 @@ class Planner:
         self._budget += self._planned.pop(sequence, 0)
         self._cache.release(sequence)
         sequence.drafts = ()
+        if sequence.routing is not None:
+            sequence.routing.restart()
         if sequence.scoring:
             sequence.scores.clear()
         self._waiting.add(sequence)

@@ -12,7 +12,6 @@ from hashlib import blake2b
 
 from inference.engine.pages import PagePool
 from inference.engine.sequence import Sequence
-from inference.engine.types import GenerationRequest
 
 _KEY_BYTES = 16
 
@@ -38,7 +37,7 @@ class PrefixCache:
 
         Sets `awaits` when the page after it is about to come.
         """
-        if sequence.scoring:
+        if sequence.scoring or not sequence.may_share:
             return []
         usable = (len(sequence.tokens) - 1) // self._page_size
         self._extend_keys(sequence, usable)
@@ -102,12 +101,15 @@ class PrefixCache:
         """Keys of the first `count` pages, each computed once in a request's life."""
         keys, size = sequence.keys, self._page_size
         while len(keys) < count:
-            parent = keys[-1] if keys else _root(sequence.request)
+            parent = keys[-1] if keys else _root(sequence)
             first = len(keys) * size
             content = array("I", sequence.tokens[first : first + size]).tobytes()
             keys.append(blake2b(parent + content, digest_size=_KEY_BYTES).digest())
 
 
-def _root(request: GenerationRequest) -> bytes:
-    scope = repr((request.salt, request.adapter, request.routing))
+def _root(sequence: Sequence) -> bytes:
+    """Adapters count by what they are too: a name may be given to another."""
+    request = sequence.request
+    digest = None if sequence.lease is None else sequence.lease.adapter.digest
+    scope = repr((request.salt, request.adapter, digest, request.routing))
     return blake2b(scope.encode(), digest_size=_KEY_BYTES, person=b"scope").digest()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from inference.engine.assembly import assemble
+from inference.engine.changes import Changes
 from inference.engine.drafting import add_drafts
 from inference.engine.outcome import outcomes
 from inference.engine.packing import arrange
@@ -32,13 +33,18 @@ class Runner:
     """The only part of the engine that runs the model."""
 
     def __init__(
-        self, model: CausalModel, config: EngineConfig, clock: Callable[[], float] = time.perf_counter
+        self,
+        model: CausalModel,
+        config: EngineConfig,
+        clock: Callable[[], float] = time.perf_counter,
+        changes: Changes | None = None,
     ) -> None:
         self._model = model
         self._module = model.mtp if config.speculate else None
         self._page_size = config.page_size
         self._cache = model.new_cache(pages=config.pages, page_size=config.page_size)
         self._clock = clock
+        self.changes = changes or Changes()
         self.seconds = Seconds()
 
     @property
@@ -53,7 +59,9 @@ class Runner:
         began = clock()
         rows = arrange(step.rows)
         batch = assemble(rows, page_size=self._page_size, turn_XR=model.turn_XR)
+        batch = self.changes.apply(batch, rows)
         logits_SV, hidden_TD = model.forward(batch, self._cache)
+        self.changes.note(batch, rows)
         computed = clock()
         results = outcomes(rows, logits_SV, hidden_TD)
         chosen = clock()

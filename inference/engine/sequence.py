@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from inference.engine.types import FinishReason, GenerationRequest, TokenLogprob
 
 if TYPE_CHECKING:
+    from inference.adapters.store import Lease
     from inference.engine.sampling.grammar import GrammarState
+    from inference.routing.request import RequestRouting
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +24,7 @@ class Sequence:
     `awaits` is the key of a page that another request is about to fill. `drafts` are guesses at the next
     tokens, allowed where no choice depends on the tokens between (penalties, grammars); `unseen` counts
     tokens that the draft module has not read. `scores` are the log probabilities of the prompt so far.
+    `lease` holds its adapter, `routing` its fixed experts.
     """
 
     request: GenerationRequest
@@ -44,6 +47,8 @@ class Sequence:
     scores: list[TokenLogprob] = field(default_factory=list)
     prompt_tokens: int = 0
     drafts_allowed: bool = True
+    lease: Lease | None = None
+    routing: RequestRouting | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt_token_ids)
@@ -60,6 +65,12 @@ class Sequence:
     def pending(self) -> int:
         """Tokens still to be computed: 1 while decoding, more while (re)reading the prompt."""
         return len(self.tokens) - self.computed
+
+    @property
+    def may_share(self) -> bool:
+        """Whether cached pages will do: a session's set of experts follows from a prompt that was read."""
+        routing = self.routing
+        return routing is None or routing.frozen or routing.profile.mode != "session"
 
     @property
     def scoring(self) -> bool:

@@ -7,11 +7,13 @@ import torch
 from inference.layers.attention import AttentionShape
 from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
+from inference.layers.moe import MoeMlp
 from inference.models.config import ModelConfig
 from inference.models.decoder import DecoderLayer
 from inference.models.interface import Forward
 from inference.models.mtp import MtpModule
 from moe_ops.linear import PackedMatrix
+from moe_ops.router import RouterSpec
 
 
 class DeepseekModel:
@@ -40,6 +42,11 @@ class DeepseekModel:
         self._norm = norm
         self._head = head
         self._forms = forms
+
+    @property
+    def routers(self) -> tuple[tuple[torch.Tensor, RouterSpec], ...]:
+        """Each routed layer's router weight (experts, hidden), fp32, and how it chooses."""
+        return tuple(layer.mlp.router for layer in self._layers if isinstance(layer.mlp, MoeMlp))
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """A zeroed cache of shape (layers, pages, positions in a page, latent + rotary width); the last layer

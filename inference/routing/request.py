@@ -36,6 +36,11 @@ class RequestRouting:
         if not self.frozen:
             self._mass_LE += mass_LE
 
+    def restart(self) -> None:
+        """The prompt will be read again from its beginning."""
+        if not self.frozen:
+            self._mass_LE.zero_()
+
     def freeze(self) -> None:
         """The prompt has been read. What came from the prefix cache was not seen; with nothing seen, the
         profile is taken at its word.

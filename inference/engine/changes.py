@@ -1,0 +1,121 @@
+"""What changes how a request is computed: its adapter, and the experts that its answer may use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from inference.adapters.files import AdapterError
+from inference.adapters.plan import AdapterPlan
+from inference.adapters.store import AdapterStore
+from inference.engine import sequence as sequences
+from inference.engine.step import Row
+from inference.layers.batch import FlatBatch
+from inference.routing.observer import GateMass
+from inference.routing.plan import plan_build
+from inference.routing.profile import ProfileError, RoutingProfile, profile_load, routers_digest
+from inference.routing.request import RequestRouting
+from moe_ops.router import RouterSpec
+
+Routers = Sequence[tuple[torch.Tensor, RouterSpec]]
+
+
+class Changes:
+    """The adapters and profiles that are loaded, and their effect on the rows of a step."""
+
+    def __init__(
+        self,
+        *,
+        adapters: AdapterStore | None = None,
+        profiles: Iterable[RoutingProfile] = (),
+        routers: Routers = (),
+    ) -> None:
+        """Raises `ProfileError` for a profile of another checkpoint."""
+        self.adapters = adapters
+        self._routers = routers
+        self.profiles = {profile.id: profile for profile in profiles}
+        for profile in self.profiles.values():
+            _check_made_for(profile, routers)
+
+    def begin(self, sequence: sequences.Sequence) -> None:
+        """Bind a request to what it asks for. Raises `AdapterError` or `ProfileError` if it is not there."""
+        request = sequence.request
+        if request.routing is not None:
+            profile = self.profiles.get(request.routing)
+            if profile is None:
+                raise ProfileError(f"no routing profile {request.routing} is loaded")
+            sequence.routing = RequestRouting(profile, self._routers[0][1])
+        if request.adapter is not None:
+            if self.adapters is None:
+                raise AdapterError("this engine serves no adapters")
+            sequence.lease = self.adapters.hold(request.adapter)
+
+    def apply(self, batch: FlatBatch, rows: Iterable[Row]) -> FlatBatch:
+        """The batch with its rows' plans; freezes the routing of requests whose prompts have been read."""
+        rows = list(rows)
+        if all(row.sequence.lease is None and row.sequence.routing is None for row in rows):
+            return batch
+        adapter_T = [
+            None if row.sequence.lease is None else row.sequence.lease.adapter
+            for row in rows
+            for _ in row.tokens
+        ]
+        routing_T = [routing for row in rows for routing in _restrictions(row)]
+        return dataclasses.replace(
+            batch,
+            adapters=AdapterPlan.build(adapter_T),
+            routing=plan_build(routing_T, batch.token_T),
+            observer=self._observer(rows),
+        )
+
+    def note(self, batch: FlatBatch, rows: Iterable[Row]) -> None:
+        """Take in what the prompts of a step did."""
+        if isinstance(batch.observer, GateMass):
+            for mass_LE, row in zip(batch.observer.mass_RLE, rows, strict=True):
+                if row.sequence.routing is not None:
+                    row.sequence.routing.add(mass_LE)
+
+    def _observer(self, rows: Sequence[Row]) -> GateMass | None:
+        row_T = [
+            index if _observed(row, position) else -1
+            for index, row in enumerate(rows)
+            for position in range(row.start, row.end)
+        ]
+        if max(row_T) < 0:
+            return None
+        return GateMass(
+            torch.tensor(row_T),
+            rows=len(rows),
+            layers=len(self._routers),
+            experts=len(self._routers[0][0]),
+        )
+
+
+def profiles_load(paths: Iterable[str]) -> list[RoutingProfile]:
+    """Read profile files. Raises `ProfileError`."""
+    return [profile_load(Path(path)) for path in paths]
+
+
+def _observed(row: Row, position: int) -> bool:
+    sequence = row.sequence
+    return sequence.routing is not None and not sequence.routing.frozen and position < sequence.prompt_tokens
+
+
+def _restrictions(row: Row) -> list[RequestRouting | None]:
+    """By token: prompts are read as the checkpoint routes, answers within the frozen set."""
+    sequence, routing = row.sequence, row.sequence.routing
+    if routing is None or row.end <= sequence.prompt_tokens:
+        return [None] * len(row.tokens)
+    routing.freeze()
+    fixed = routing if routing.fixed else None
+    return [fixed if position >= sequence.prompt_tokens else None for position in range(row.start, row.end)]
+
+
+def _check_made_for(profile: RoutingProfile, routers: Routers) -> None:
+    if not routers:
+        raise ProfileError(f"{profile.id}: this model has no routed layers")
+    if profile.checkpoint != routers_digest(weight for weight, _ in routers):
+        raise ProfileError(f"{profile.id} was made for another checkpoint")
