@@ -22,13 +22,13 @@ from inference.engine.wire import Cancel, Command, Ended, Report, Submit
 from inference.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Inbox:
     """Where one request's events wait for their reader. It holds as many as the request has tokens at most:
-    a reader that is slow delays nobody.
+    a reader that is slow delays nobody. `latest` was put in last; at first, an event without tokens.
     """
 
-    prompt_tokens: int
+    latest: TokenEvent
     events: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
 
 
@@ -93,7 +93,7 @@ class EngineFront(ABC):
     async def _events(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         self._check_room(request.request_id)  # again: iteration may begin much later than `generate`
         self._post(Submit(request))
-        inbox = self._inboxes[request.request_id] = _Inbox(len(request.prompt_token_ids))
+        inbox = self._inboxes[request.request_id] = _Inbox(_beginning(request))
         finished = False
         try:
             while not finished:
@@ -119,12 +119,22 @@ class EngineFront(ABC):
     def _deliver(self, events: Iterable[TokenEvent]) -> None:
         inboxes = self._inboxes
         for event in events:
-            if event.request_id in inboxes:
-                inboxes[event.request_id].events.put_nowait(event)
+            inbox = inboxes.get(event.request_id)
+            if inbox is not None:
+                inbox.latest = event
+                inbox.events.put_nowait(event)
 
     def _end(self, reason: FinishReason) -> None:
-        """The loop is gone: a last event for requests that it never took."""
+        """The loop is gone: a last event for requests that it left unfinished or never took."""
         self._closed = True
         for request_id, inbox in self._inboxes.items():
-            inbox.events.put_nowait(TokenEvent(request_id, "", (), reason, inbox.prompt_tokens, 0, 0))
+            latest = inbox.latest
+            if latest.finish_reason is None:
+                counts = latest.prompt_tokens, latest.cached_tokens, latest.completion_tokens
+                inbox.events.put_nowait(TokenEvent(request_id, "", (), reason, *counts))
         self._ended.set()
+
+
+def _beginning(request: GenerationRequest) -> TokenEvent:
+    """What can be said of a request before its first event."""
+    return TokenEvent(request.request_id, "", (), None, len(request.prompt_token_ids), 0, 0)
