@@ -7,26 +7,23 @@ from pathlib import Path
 
 import torch
 
-from inference.layers.forms import Packing
-from inference.layers.moe import MoeMlp
-from inference.models.checkpoint import CheckpointError
+from inference.layers.forms import Forms, Packing, forms_for
 from inference.models.config import ModelConfig
 from inference.models.config_file import read_config
 from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
 from inference.models.deepseek_build import _Loader
+from inference.models.digest import checkpoint_digest
 from inference.models.fields import Fields
 from inference.models.fp8 import Fp8Blocks
 from inference.models.names import expected_tensors, ignored_prefixes
+from inference.models.packed import PackedStore
 from inference.parallel.checkpoint import ShardedCheckpoint
-from inference.parallel.layers import OwnExperts, Summed
+from inference.parallel.layers import OwnExperts, SummedLayer
 from inference.parallel.ranks import Ranks
 from inference.parallel.sharding import ExpertLayout, ShardPlan
-from moe_ops.grouped_mlp import PackedExperts, pack_experts
-
-__all__ = ["CheckpointError", "load_part"]
-
-_DEFAULT = Packing()
+from moe_ops.grouped_mlp import PackedExperts, stack_experts
+from moe_ops.linear import LAYOUT_VERSION, WeightFormat
 
 
 def load_part(
@@ -34,56 +31,67 @@ def load_part(
     ranks: Ranks,
     *,
     experts: ExpertLayout = "whole",
-    packing: Packing = _DEFAULT,
+    weights: WeightFormat = "float32",
+    native: bool | None = None,
     mtp: bool = False,
+    cache_dir: Path | None = None,
 ) -> DeepseekModel:
     """The part of the DeepSeek model in the folder `path` that this process holds.
 
-    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths
-    or experts can not be shared evenly.
+    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths or
+    experts can not be shared evenly.
     """
     data, source = read_config(path)
     config = ModelConfig.from_dict(data, source=source)
     plan = ShardPlan(config, ranks, experts)
     fp8 = Fp8Blocks.from_fields(Fields(data, source))
+    packing = Packing(weights, _own_forms(plan, native))
     with torch.inference_mode(), ShardedCheckpoint(path, plan, fp8=fp8) as checkpoint:
         checkpoint.check(expected_tensors(config, mtp=mtp), ignored_prefixes(config))
-        loader = _PartLoader(plan, checkpoint, packing)
+        loader = _PartLoader(plan, checkpoint, packing, _store(path, cache_dir, plan, weights))
         return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
 class _PartLoader(_Loader):
-    """Builds layers of the local sizes and has their results summed."""
+    """Builds layers of the local sizes whose results are summed."""
 
-    def __init__(self, plan: ShardPlan, checkpoint: ShardedCheckpoint, packing: Packing) -> None:
-        super().__init__(plan.local_config, checkpoint, packing)
+    def __init__(
+        self, plan: ShardPlan, checkpoint: ShardedCheckpoint, packing: Packing, store: PackedStore
+    ) -> None:
+        super().__init__(plan.local_config, checkpoint, packing, store)
         self._plan = plan
 
     def _layer(self, index: int) -> DecoderLayer:
-        layer, ranks = super()._layer(index), self._plan.ranks
-        return replace(layer, attention=Summed(layer.attention, ranks), mlp=Summed(layer.mlp, ranks))
-
-    def _moe(self, prefix: str, index: int) -> MoeMlp | OwnExperts:
-        if self._plan.experts == "cut":
-            return super()._moe(prefix, index)
-        biased = self._config.topk_method == "noaux_tc"
-        bias = f"{prefix}.gate.e_score_correction_bias"
-        own = self._plan.local_experts
-        shared = [f"{prefix}.shared_experts"] if self._config.n_shared_experts else []
-        return OwnExperts(
-            router_ED=self._checkpoint.read(f"{prefix}.gate.weight", torch.float32),
-            bias_E=self._checkpoint.read(bias, torch.float32) if biased else None,
-            spec=self._router,
-            routed=self._packed([f"{prefix}.experts.{expert}" for expert in own]),
-            first=own.start,
-            shared=self._packed(shared) if shared else None,
+        layer, config = super()._layer(index), self._plan.config
+        apart = self._plan.experts == "whole" and config.is_moe_layer(index) and config.n_shared_experts
+        return SummedLayer(
+            attention_norm=layer.attention_norm,
+            attention=layer.attention,
+            mlp_norm=layer.mlp_norm,
+            mlp=layer.mlp,
+            forms=layer.forms,
+            ranks=self._plan.ranks,
+            shared=self._mlp(f"model.layers.{index}.mlp.shared_experts") if apart else None,
         )
 
-    def _packed(self, prefixes: list[str]) -> PackedExperts:
-        gate_up, down = [], []
-        for prefix in prefixes:
-            gate_up.append(
-                torch.cat([self._weight(f"{prefix}.gate_proj"), self._weight(f"{prefix}.up_proj")])
-            )
-            down.append(self._weight(f"{prefix}.down_proj"))
-        return pack_experts(torch.stack(gate_up), torch.stack(down), self._format)
+    def _pack_experts(self, prefix: str) -> PackedExperts:
+        if self._plan.experts == "cut":
+            return super()._pack_experts(prefix)
+        own = self._plan.local_experts
+        return stack_experts([self._pack_mlp(f"{prefix}.experts.{expert}", 1) for expert in own])
+
+
+def _own_forms(plan: ShardPlan, native: bool | None) -> Forms:
+    forms = forms_for(native=native)
+    if plan.experts == "cut":
+        return forms
+    return replace(forms, grouped_mlp_=OwnExperts(plan.local_experts.start, forms.grouped_mlp_).add_)
+
+
+def _store(path: Path, cache_dir: Path | None, plan: ShardPlan, weights: WeightFormat) -> PackedStore:
+    """The folder of this part's packed weights."""
+    if cache_dir is None:
+        return PackedStore(None)
+    part = f"part {plan.ranks.rank} of {plan.ranks.size}, experts {plan.experts}"
+    settings = f"{weights}, layout {LAYOUT_VERSION}, {part}"
+    return PackedStore(cache_dir / checkpoint_digest(path, cache_dir=cache_dir, settings=settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ class LeadingModel:
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """The whole model's result."""
-        self._ranks.send(_CODEC.encode(RunForward(batch)))
+        self._ranks.send(_CODEC.encode(RunForward(_plain(batch))))
         return self._model.forward(batch, cache)
 
 
@@ -94,7 +95,7 @@ class _LeadingDraft:
     def forward(
         self, batch: FlatBatch, hidden_TD: torch.Tensor, next_token_T: torch.Tensor, cache: torch.Tensor
     ) -> torch.Tensor:
-        self._ranks.send(_CODEC.encode(RunDraft(batch, hidden_TD, next_token_T)))
+        self._ranks.send(_CODEC.encode(RunDraft(_plain(batch), hidden_TD, next_token_T)))
         return self._module.forward(batch, hidden_TD, next_token_T, cache)
 
 
@@ -105,14 +106,22 @@ class ParallelRunner(Runner):
         self._ranks = ranks
         super().__init__(LeadingModel(model, ranks), config)
 
-    def scrub(self, pages: tuple[int, ...]) -> None:
+    def scrub(self, pages: Iterable[int]) -> None:
         """Zero pages on all ranks."""
-        self._ranks.send(_CODEC.encode(Scrub(tuple(pages))))
-        super().scrub(pages)
+        numbers = tuple(pages)
+        self._ranks.send(_CODEC.encode(Scrub(numbers)))
+        super().scrub(numbers)
 
     def close(self) -> None:
         """Let the other ranks end."""
         self._ranks.send(_CODEC.encode(Stop()))
+
+
+def _plain(batch: FlatBatch) -> FlatBatch:
+    """`batch`, if all ranks can compute it. Raises `ValueError` otherwise."""
+    if batch.adapters is not None or batch.observer is not None:
+        raise ValueError("adapters and observers of routing need the whole model on one rank")
+    return batch
 
 
 @torch.inference_mode()

@@ -55,14 +55,19 @@ class ShardPlan:
 
     @property
     def local_config(self) -> ModelConfig:
-        """The configuration of the rank's part as if it were a model of its own, experts aside."""
+        """The configuration of the rank's part as if it were a model of its own.
+
+        It names all routed experts, because each rank routes among all; where experts are whole, it names no
+        shared one, because what is cut does not fit into their stack.
+        """
         config, size = self.config, self.ranks.size
-        width = config.moe_intermediate_size
+        width, shared = config.moe_intermediate_size, config.n_shared_experts
         return replace(
             config,
             num_attention_heads=config.num_attention_heads // size,
             intermediate_size=config.intermediate_size // size,
             moe_intermediate_size=width // size if self.experts == "cut" else width,
+            n_shared_experts=shared if self.experts == "cut" else 0,
         )
 
     @property
