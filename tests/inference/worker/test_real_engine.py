@@ -7,6 +7,8 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
+
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 MESSAGES: list[dict[str, object]] = [
@@ -94,3 +96,63 @@ async def test_a_crowd_of_which_some_leave_frees_every_page_and_has_every_entry(
     produced = sum(entry.completion_tokens for entry in entries)
     assert produced <= stats.generated_tokens
     assert left or produced == stats.generated_tokens
+
+
+async def test_choices_of_one_seed_differ_and_the_first_is_the_request_for_one(real_worker: Any) -> None:
+    warm = BODY | {"temperature": 1.5, "seed": 11, "max_tokens": 8}
+    alone = (await real_worker.post(CHAT, warm, "req_1")).json()["choices"]
+    three = (await real_worker.post(CHAT, warm | {"n": 3}, "req_2")).json()
+    again = (await real_worker.post(CHAT, warm | {"n": 3}, "req_3")).json()
+    texts = [choice["message"]["content"] for choice in three["choices"]]
+    assert texts == [choice["message"]["content"] for choice in again["choices"]]
+    assert texts[0] == alone[0]["message"]["content"]
+    assert len(set(texts)) == 3
+    assert three["usage"]["completion_tokens"] == real_worker.journal.find("req_2").entry.completion_tokens
+
+
+async def test_a_schema_is_met_by_a_model_that_knows_nothing(real_worker: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}, "n": {"enum": [1, 22, 333]}},
+        "required": ["ok", "n"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    body = BODY | {"temperature": 1.0, "response_format": wanted, "max_tokens": 120, "n": 3, "seed": 1}
+    body |= {"logit_bias": {str(token): -100 for token in real_worker.engine.tokenizer.encode(" \n\t\r")}}
+    answer = (await real_worker.post(CHAT, body)).json()
+    for choice in answer["choices"]:
+        assert choice["finish_reason"] == "stop"
+        made = json.loads(choice["message"]["content"])
+        assert isinstance(made["ok"], bool)
+        assert made["n"] in (1, 22, 333)
+
+
+async def test_scores_of_a_prompt_are_those_of_a_text_that_was_generated(real_worker: Any) -> None:
+    """A greedy continuation, sent back as a prompt, has the log probabilities it was generated with."""
+    tokenizer = real_worker.engine.tokenizer
+    ids = {tokenizer.token_name(id_)[0]: id_ for id_ in range(tokenizer.vocab_size)}
+    prompt = tokenizer.encode("def f(", add_bos=True)
+    body = {"model": "tokenworks-test", "temperature": 0, "logprobs": 1, "max_tokens": 8, "prompt": prompt}
+    first = (await real_worker.post(COMPLETIONS, body | {"ignore_eos": True}, "req_1")).json()
+    made = first["choices"][0]["logprobs"]
+    whole = prompt + [ids[name] for name in made["tokens"]]
+    scored = body | {"prompt": [whole, whole], "echo": True, "max_tokens": 0}
+    answer = (await real_worker.post(COMPLETIONS, scored, "req_2")).json()
+    for choice in answer["choices"]:
+        found = choice["logprobs"]
+        assert found["token_logprobs"][0] is None
+        assert found["token_logprobs"][len(prompt) :] == pytest.approx(made["token_logprobs"], abs=1e-4)
+        tops = found["top_logprobs"][len(prompt) :]
+        assert [max(top.values()) for top in tops] == found["token_logprobs"][len(prompt) :]
+    assert answer["usage"]["completion_tokens"] == 0
+
+
+async def test_embeddings_are_vectors_of_length_one_and_the_same_together(real_worker: Any) -> None:
+    body = {"model": "tokenworks-test", "input": ["Grüße", "def f("]}
+    both = (await real_worker.post("/v1/embeddings", body, "req_1")).json()
+    alone = (await real_worker.post("/v1/embeddings", body | {"input": "def f("}, "req_2")).json()
+    vectors = [one["embedding"] for one in both["data"]]
+    assert [sum(x * x for x in vector) for vector in vectors] == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert vectors[1] == pytest.approx(alone["data"][0]["embedding"], abs=1e-5)
+    assert vectors[0] != pytest.approx(vectors[1], abs=1e-3)
