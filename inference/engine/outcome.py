@@ -38,6 +38,8 @@ def accepted(row: Row, choices: Items[Choice | None]) -> RowResult:
     """Tokens are chosen from the true distribution at every place, each with its own random number; they
     count as long as the draft before them equals the choice there. So the text is the same as without drafts.
     """
+    if len(choices) == 1 and (only := choices[0]) is not None and only.logprob is None:
+        return RowResult((only.token,))
     tokens: list[int] = []
     logprobs: list[TokenLogprob] = []
     before = len(row.tokens) - len(choices)
