@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as fn
@@ -17,8 +18,9 @@ import triton.language as tl
 
 from moe_ops.accelerator.groups import rows_per_block, sort_pairs
 from moe_ops.accelerator.tuning import Tuned, product_type
+from moe_ops.grouped_mlp.packing import PackedExperts, unpack_experts
 
-FP8_BLOCK = 128
+_DENSE: WeakKeyDictionary[PackedExperts, DenseExperts] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,25 @@ def grouped_mlp_(
         y_MD, experts_TK.contiguous(), out_TD, out_TD.stride(0), hidden, count, TOP_K=top_k, BLOCK_D=1024
     )
     return out_TD
+
+
+def packed_mlp_(
+    out_TD: torch.Tensor,
+    x_TD: torch.Tensor,
+    *,
+    experts: PackedExperts,
+    weights_TK: torch.Tensor,
+    experts_TK: torch.Tensor,
+    shared: int = 0,
+) -> torch.Tensor:
+    """As `grouped_mlp_`, with experts that are unpacked at first use, to the type and device of `x_TD`."""
+    dense = _DENSE.get(experts)
+    if dense is None:
+        gate_up_EJD, down_EDI = unpack_experts(experts)
+        dense = _DENSE[experts] = DenseExperts(gate_up_EJD.to(x_TD), down_EDI.to(x_TD))
+    return grouped_mlp_(
+        out_TD, x_TD, experts=dense, weights_TK=weights_TK, experts_TK=experts_TK, shared=shared
+    )
 
 
 @triton.jit

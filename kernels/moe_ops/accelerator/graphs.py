@@ -1,0 +1,131 @@
+"""CUDA graphs of decode steps: one for each bucket of rows, captured once and replayed.
+
+A graph's tensors stay where they are, so a step's inputs are copied to them and filled up to the bucket's size
+with rows that harm nothing: the caller names the number that such a row has in each input (a page and a slot
+that belong to nobody, a context of one token).
+
+Which bucket, filling and what is returned are tested on the CPU; capture and replay have never run: unmeasured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from moe_ops.accelerator.buckets import bucket_for, bucket_sizes, fill_
+
+Inputs = Mapping[str, torch.Tensor]
+StepFn = Callable[[Inputs], torch.Tensor]
+_WARM_UP_RUNS = 3  # allocations, tuning of tiles and library handles happen before capture
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One input of a step: its shape without rows, its type, and its number in rows that fill up."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    padding: int = 0
+
+
+class Replay(Protocol):
+    """Something captured that can be run again."""
+
+    def __call__(self) -> None: ...
+
+
+class Capture(Protocol):
+    """Captures `work` and returns what runs it again."""
+
+    def __call__(self, work: Callable[[], None]) -> Replay: ...
+
+
+class CudaCapture:
+    """Captures on the current CUDA device; all graphs share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], None]) -> Replay:
+        """Warm up on a side stream, as capture demands, then capture."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_RUNS):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            work()
+        return graph.replay
+
+
+@dataclass(slots=True)
+class _Captured:
+    inputs: dict[str, torch.Tensor]
+    output: list[torch.Tensor]
+    replay: Replay
+
+
+class DecodeGraphs:
+    """Runs `step` through graphs. Its result must have a row for each row of its inputs."""
+
+    def __init__(
+        self,
+        step: StepFn,
+        *,
+        inputs: Mapping[str, StepInput],
+        largest: int,
+        device: torch.device,
+        capture: Capture,
+    ) -> None:
+        self._step = step
+        self._inputs = dict(inputs)
+        self._sizes = bucket_sizes(largest)
+        self._device = device
+        self._capture = capture
+        self._captured: dict[int, _Captured] = {}
+
+    def capture_all(self) -> None:
+        """Capture every bucket now, largest first, so that the smaller ones reuse its memory."""
+        for size in reversed(self._sizes):
+            self._of(size)
+
+    def run(self, inputs: Inputs) -> torch.Tensor:
+        """The step's result for `inputs`, valid until the next call; without a graph for more rows than the
+        largest bucket has. Raises `ValueError` for inputs that do not fit what was declared.
+        """
+        if inputs.keys() != self._inputs.keys():
+            raise ValueError(f"inputs {sorted(inputs)}: expected {sorted(self._inputs)}")
+        counts = {len(tensor) for tensor in inputs.values()}
+        if len(counts) != 1:
+            raise ValueError(f"inputs of different numbers of rows: {sorted(counts)}")
+        (count,) = counts
+        size = bucket_for(count, self._sizes)
+        if size is None:
+            return self._step(inputs)
+        captured = self._of(size)
+        for name, tensor in inputs.items():
+            fill_(captured.inputs[name], tensor, padding=self._inputs[name].padding)
+        captured.replay()
+        return captured.output[0][:count]
+
+    def _of(self, size: int) -> _Captured:
+        if size not in self._captured:
+            self._captured[size] = self._capture_size(size)
+        return self._captured[size]
+
+    def _capture_size(self, size: int) -> _Captured:
+        buffers = {
+            name: torch.full((size, *one.shape), one.padding, dtype=one.dtype, device=self._device)
+            for name, one in self._inputs.items()
+        }
+        output: list[torch.Tensor] = []
+
+        def work() -> None:
+            output[:] = [self._step(buffers)]
+
+        return _Captured(buffers, output, self._capture(work))
