@@ -40,10 +40,16 @@ def _penalise_(logits_SV: torch.Tensor, rows: list[int], draws: Sequence[Draw]) 
     Only places that occur are touched: the work follows the length of the text, not the vocabulary.
     """
     vocabulary = logits_SV.shape[1]
-    texts = [np.fromiter(draws[row].tokens, dtype=np.int64) for row in rows]
+    begins = [_first_counted(draws[row]) for row in rows]
+    texts = [
+        np.array(draws[row].tokens[begin:], dtype=np.int64) for row, begin in zip(rows, begins, strict=True)
+    ]
     lengths = [len(text) for text in texts]
     made_N = np.concatenate(
-        [np.arange(n) >= draws[row].prompt_tokens for row, n in zip(rows, lengths, strict=True)]
+        [
+            np.arange(begin, begin + n) >= draws[row].prompt_tokens
+            for row, begin, n in zip(rows, begins, lengths, strict=True)
+        ]
     )
     place_N = np.concatenate(texts) + np.repeat(np.array(rows, dtype=np.int64) * vocabulary, lengths)
     place_U, inverse_N = np.unique(place_N, return_inverse=True)
@@ -56,6 +62,11 @@ def _penalise_(logits_SV: torch.Tensor, rows: list[int], draws: Sequence[Draw]) 
     value_U = torch.where(value_U > 0, value_U / repetition_U.to(flat), value_U * repetition_U.to(flat))
     taken_U = presence_U * torch.from_numpy(count_U > 0) + frequency_U * torch.from_numpy(count_U)
     flat[at_U] = value_U - taken_U.to(flat)
+
+
+def _first_counted(draw: Draw) -> int:
+    """Prompts, which may be long, count for repetition alone."""
+    return 0 if draw.params.repetition_penalty != 1 else draw.prompt_tokens
 
 
 def _strengths(

@@ -14,7 +14,9 @@ import torch
 from inference.engine.sampling.noise import uniform
 from inference.engine.step import Draw
 
-_FIRST_TRY = 64  # most cuts leave fewer, and a full sort of the vocabulary is slow
+# Most cuts leave few tokens, and sorting a vocabulary is slow: so many candidates are looked at, in turn,
+# until a row's cuts leave nothing beyond them. How many depends on that row alone.
+_TRIES = (64, 1024, 8192)
 
 
 class _Cuts(NamedTuple):
@@ -55,14 +57,20 @@ def draw_tokens(logits_SV: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
 
 
 def _draw_cut(probs_SV: torch.Tensor, limits: _Cuts) -> torch.Tensor:
-    """Look at a few candidates first; only rows whose cuts reach beyond them are sorted whole."""
-    size = min(_FIRST_TRY, probs_SV.shape[-1])
-    best_SK, token_SK = probs_SV.topk(size, dim=-1)
-    token_S = _draw_sorted(best_SK, token_SK, limits)
-    wide = (~_inside(best_SK, limits)).nonzero().squeeze(1)
-    if size < probs_SV.shape[-1] and len(wide):
-        best_SV, token_SV = probs_SV[wide].sort(dim=-1, descending=True, stable=True)
-        token_S[wide] = _draw_sorted(best_SV, token_SV, limits.of(wide))
+    """Look at the few likeliest tokens; again, at more, only for rows whose cuts reach beyond them."""
+    vocabulary = probs_SV.shape[-1]
+    token_S = torch.empty(len(probs_SV), dtype=torch.int64, device=probs_SV.device)
+    rows = torch.arange(len(probs_SV), device=probs_SV.device)
+    for size in (*(size for size in _TRIES if size < vocabulary), vocabulary):
+        if size < vocabulary:
+            best_SK, token_SK = probs_SV.topk(size, dim=-1)
+        else:
+            best_SK, token_SK = probs_SV.sort(dim=-1, descending=True, stable=True)
+        token_S[rows] = _draw_sorted(best_SK, token_SK, limits)
+        wide = (~_inside(best_SK, limits)).nonzero().squeeze(1)
+        if not len(wide):
+            break
+        rows, probs_SV, limits = rows[wide], probs_SV[wide], limits.of(wide)
     return token_S
 
 
