@@ -22,5 +22,7 @@ def round_activations(x_TI: torch.Tensor) -> torch.Tensor:
     inputs = x_TI.shape[1]
     group_TGX = fn.pad(x_TI, (0, -inputs % ACTIVATION_GROUP)).unflatten(1, (-1, ACTIVATION_GROUP))
     largest_TG1 = group_TGX.abs().amax(2, keepdim=True)
-    code_TGX = (group_TGX * torch.where(largest_TG1 == 0, 0.0, 127 / largest_TG1)).round()
+    # a quotient of two tensors is rounded once; torch makes `127 / tensor` of two operations
+    inverse_TG1 = torch.tensor(127.0) / largest_TG1
+    code_TGX = (group_TGX * torch.where(largest_TG1 == 0, 0.0, inverse_TG1)).round()
     return (code_TGX * (largest_TG1 / 127)).flatten(1)[:, :inputs]

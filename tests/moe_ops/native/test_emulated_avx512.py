@@ -1,0 +1,144 @@
+"""The AVX-512 kernels on a processor that lacks them: compiled against SIMDe and held against the definition.
+
+SIMDe is a set of headers (Debian: libsimde-dev). Speed is not tested.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from moe_ops.grouped_mlp import pack_experts
+from moe_ops.grouped_mlp.packed import packed_mlp_reference_
+from moe_ops.linear import FORMATS, Activations, PackedMatrix, WeightFormat, pack_matrix
+from moe_ops.linear.reference import linear as linear_reference
+from moe_ops.native.build import BuildError, compiler
+from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
+
+HERE = Path(__file__).parent
+
+
+def compiler_or_skip() -> str:
+    try:
+        return compiler()
+    except BuildError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    command = compiler_or_skip()
+    probe = subprocess.run(
+        [command, "-E", "-include", "simde/x86/avx512.h", "-x", "c++", "/dev/null", "-o", "/dev/null"],
+        capture_output=True,
+        check=False,
+    )
+    if probe.returncode != 0:
+        pytest.skip("SIMDe's headers are not installed (Debian: libsimde-dev)")
+    folder = tmp_path_factory.mktemp("emulated")
+    names = ("matrix_vnni", "matrix_avx512", "matrix_avx2", "linear", "grouped_mlp")
+    sources = [HERE / "emulated.cpp", *(SOURCES / f"{name}.cpp" for name in names)]
+    flags = [flag for flag in COMMON_FLAGS if flag not in ("-O3", "-fvisibility=hidden")]
+    flags += [
+        "-O0",
+        "-w",
+        *ISA_FLAGS["_avx2"],
+        "-include",
+        str(HERE / "emulated_avx512.h"),
+        "-I",
+        str(SOURCES),
+    ]
+
+    def compile_one(source: Path) -> Path:
+        out = folder / f"{source.stem}.o"
+        subprocess.run([command, *flags, "-c", str(source), "-o", str(out)], check=True)
+        return out
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    library = folder / "emulated.so"
+    subprocess.run([command, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    assert tensor.is_contiguous()
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def emulated_linear(emulated: ctypes.CDLL, x: torch.Tensor, w: PackedMatrix) -> torch.Tensor:
+    out = torch.full((len(x), w.outputs), -1.0)
+    emulated.linear(
+        w.code, w.outputs, w.inputs, pointer(w.data), pointer(w.scales), pointer(x), len(x), pointer(out)
+    )
+    return out
+
+
+@pytest.mark.parametrize("vnni", [1, 0])
+@pytest.mark.parametrize("activations", ["int8", "float"])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_linear_is_the_definition_and_keeps_rows_apart(
+    emulated: ctypes.CDLL, weight_format: WeightFormat, activations: Activations, vnni: int
+) -> None:
+    emulated.use_vnni(vnni)
+    random = torch.Generator().manual_seed(7)
+    for rows, outputs, inputs in ((1, 80, 256), (2, 70, 130), (8, 33, 77), (13, 20, 300)):
+        w = pack_matrix(
+            torch.randn(outputs, inputs, generator=random), weight_format, activations=activations
+        )
+        x = torch.randn(rows, inputs, generator=random)
+
+        together = emulated_linear(emulated, x, w)
+        torch.testing.assert_close(together, linear_reference(x, w), rtol=1e-4, atol=2e-4)
+        assert torch.equal(together, torch.cat([emulated_linear(emulated, row, w) for row in x.split(1)]))
+
+
+@pytest.mark.parametrize("vnni", [1, 0])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_grouped_mlp_is_the_definition(emulated: ctypes.CDLL, weight_format: WeightFormat, vnni: int) -> None:
+    emulated.use_vnni(vnni)
+    random = torch.Generator().manual_seed(8)
+    hidden, width, tokens = 70, 150, 9
+    experts = pack_experts(
+        torch.randn(4, 2 * width, hidden, generator=random) / 8,
+        torch.randn(4, hidden, width, generator=random) / 12,
+        weight_format,
+    )
+    x = torch.randn(tokens, hidden, generator=random)
+    weights, chosen = torch.rand(tokens, 3, generator=random).topk(2)
+    out = torch.zeros(tokens, hidden)
+    expected = packed_mlp_reference_(
+        out.clone(), x, experts=experts, weights_TK=weights, experts_TK=chosen, shared=1
+    )
+    gate_up, down = experts.gate_up, experts.down
+    emulated.grouped_mlp(
+        gate_up.code, 4, hidden, width, pointer(gate_up.data), pointer(gate_up.scales), pointer(down.data),
+        pointer(down.scales), pointer(chosen), pointer(weights), 2, 1, pointer(x), tokens, pointer(out),
+    )  # fmt: skip
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-2 if experts.format.startswith("int") else 1e-4)
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed (Debian: binutils)")
+def test_the_wide_instructions_are_really_there(tmp_path: Path) -> None:
+    command, out = compiler_or_skip(), tmp_path / "vnni.o"
+    source = SOURCES / "matrix_vnni.cpp"
+    flags = [*COMMON_FLAGS, *ISA_FLAGS["_vnni"]]
+    result = subprocess.run(
+        [command, *flags, "-w", "-c", str(source), "-o", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unrecognized" in result.stderr or "unknown target" in result.stderr:
+        pytest.skip(f"{command} does not compile for AVX-512")
+    assert result.returncode == 0, result.stderr
+    code = subprocess.run(["objdump", "-d", str(out)], capture_output=True, text=True, check=True).stdout
+    lines = [line for line in code.splitlines() if "vpdpbusd" in line]
+    assert len(lines) > 20
+    assert all("zmm" in line for line in lines)
