@@ -1,50 +1,194 @@
+"""Absorbed attention in every form: plain torch and C++ against the definition, and what must not matter."""
+
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from moe_ops.latent_attention import latent_attention, reference
+from moe_ops.latent_attention import LatentHeads, PagedRows, cpu, latent_decode_, pack_latent_heads, reference
+from moe_ops.latent_attention.heads import PackedHeads, unpack_heads
 
-HEADS, NOPE, VALUE, LATENT, ROTARY, PAGE = 3, 6, 5, 8, 4, 4
-SCALE = 0.21
-
-
-def case(batch: int, new: int, context: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A cache, page tables that share no page and jump about, and a causal mask."""
-    torch.manual_seed(batch * 100 + new)
-    columns = -(-context // PAGE)
-    pages = torch.randperm(batch * columns + 2)[: batch * columns].view(batch, columns)
-    cache = torch.randn(batch * columns + 2, PAGE, LATENT + ROTARY)
-    position = torch.arange(context - new, context)[:, None]
-    hidden = torch.arange(columns * PAGE) > position
-    mask = torch.zeros(new, columns * PAGE).masked_fill(hidden, float("-inf")).expand(batch, -1, -1)
-    return cache, pages, mask
+SCALE, PAGE = 0.21, 4
+WIDTHS = [(3, 6, 4, 5, 8), (4, 32, 16, 48, 64), (2, 5, 2, 9, 15), (18, 16, 8, 70, 130)]
+natively = partial(
+    settings,
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
-@pytest.mark.parametrize(("batch", "new", "context"), [(1, 1, 1), (3, 1, 9), (1, 7, 7), (2, 5, 11)])
-def test_absorbed_equals_expanded(batch: int, new: int, context: int) -> None:
-    cache, pages, mask = case(batch, new, context)
-    kv_b = torch.randn(HEADS, NOPE + VALUE, LATENT)
-    q = torch.randn(batch, new, HEADS, NOPE + ROTARY)
-    expected = reference.expanded_attention(
-        q, cache[pages].flatten(1, 2), kv_b, mask, value=VALUE, scale=SCALE
+@dataclass(frozen=True)
+class Case:
+    """Unused places of the cache hold NaN; pages jump about."""
+
+    q_THQ: torch.Tensor
+    cache: torch.Tensor
+    rows: PagedRows
+    heads: LatentHeads
+    kv_b_HUL: torch.Tensor
+    contexts: list[torch.Tensor]
+
+    def run(self, form: object, rows: PagedRows | None = None, q: torch.Tensor | None = None) -> torch.Tensor:
+        q = self.q_THQ if q is None else q
+        out = torch.full((len(q), q.shape[1], self.heads.value.outputs), float("nan"))
+        form(out, q, self.cache, rows or self.rows, heads=self.heads, scale=SCALE)  # type: ignore[operator]
+        return out
+
+
+def case(
+    sizes: list[tuple[int, int]],
+    widths: tuple[int, int, int, int, int] = WIDTHS[0],
+    *,
+    cache_dtype: torch.dtype = torch.float32,
+    heads_dtype: torch.dtype = torch.float32,
+) -> Case:
+    """`sizes` are each row's new tokens and context length."""
+    heads, nope, rotary, value, latent = widths
+    random = torch.Generator().manual_seed(len(sizes) * 1000 + sizes[0][1])
+    total = sum(-(-end // PAGE) for _, end in sizes) + 2
+    free = torch.randperm(total, generator=random).tolist()
+    cache = torch.full((total, PAGE, latent + rotary), float("nan"), dtype=cache_dtype)
+    pages, contexts = [], []
+    for _, end in sizes:
+        pages.append([free.pop() for _ in range(-(-end // PAGE))])
+        contexts.append(torch.randn(end, latent + rotary, generator=random).to(cache_dtype))
+        for position, row in enumerate(contexts[-1]):
+            cache[pages[-1][position // PAGE], position % PAGE] = row
+    counts, ends = zip(*sizes, strict=True)
+    kv_b = torch.randn(heads, nope + value, latent, generator=random) * latent**-0.5
+    return Case(
+        q_THQ=torch.randn(sum(counts), heads, nope + rotary, generator=random),
+        cache=cache,
+        rows=PagedRows.build(pages=pages, counts=counts, ends=ends, page_size=PAGE),
+        heads=pack_latent_heads(kv_b, nope=nope, dtype=heads_dtype),
+        kv_b_HUL=kv_b,
+        contexts=contexts,
     )
-    absorbed = torch.einsum("bnhk,hkl->bnhl", q[..., :NOPE], kv_b[:, :NOPE])
-    q_latent = torch.cat([absorbed, q[..., NOPE:]], dim=-1)
-    for form in (latent_attention, reference.latent_attention):
-        latents = form(q_latent, cache, pages, mask, latent=LATENT, scale=SCALE)
-        values = torch.einsum("bnhl,hvl->bnhv", latents, kv_b[:, NOPE:])
-        torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_masked_does_not_matter() -> None:
-    cache, pages, mask = case(2, 3, 6)
-    q = torch.randn(2, 3, HEADS, LATENT + ROTARY)
-    before = latent_attention(q, cache, pages, mask, latent=LATENT, scale=SCALE)
-    changed = cache.clone()
-    changed[pages[:, 1], 2:] = 1e4  # positions 6 and 7, behind the end
-    assert latent_attention(q, changed, pages, mask, latent=LATENT, scale=SCALE).equal(before)
-    changed[pages[0, 0], 0] += 1
-    after = latent_attention(q, changed, pages, mask, latent=LATENT, scale=SCALE)
-    assert not after[0].equal(before[0])
-    assert after[1].equal(before[1])
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [[(1, 1)], [(1, 9)] * 3, [(7, 7)], [(5, 11), (1, 3), (2, 40)]])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_absorbed_equals_expanded(
+    sizes: list[tuple[int, int]], widths: tuple[int, int, int, int, int]
+) -> None:
+    c = case(sizes, widths)
+    parts = torch.split(c.q_THQ, [count for count, _ in sizes])
+    expected = torch.cat(
+        [
+            reference.expanded_attention(q, context, c.kv_b_HUL, nope=widths[1], scale=SCALE)
+            for q, context in zip(parts, c.contexts, strict=True)
+        ]
+    )
+    for form in (reference.latent_decode_, cpu.latent_decode_):
+        torch.testing.assert_close(c.run(form), expected, rtol=1e-4, atol=1e-5)
+
+
+@natively()
+@given(
+    sizes=st.lists(
+        st.tuples(st.sampled_from([1, 1, 1, 2, 5, 16]), st.sampled_from([16, 64, 65, 255, 256, 257, 600])),
+        min_size=1,
+        max_size=4,
+    ),
+    widths=st.sampled_from(WIDTHS),
+    cache_dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    heads_dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.int8]),
+)
+def test_native_equals_the_definition(
+    isa: str,
+    sizes: list[tuple[int, int]],
+    widths: tuple[int, int, int, int, int],
+    cache_dtype: torch.dtype,
+    heads_dtype: torch.dtype,
+) -> None:
+    """The context lies around the borders of blocks (64) and chunks (256)."""
+    c = case(sizes, widths, cache_dtype=cache_dtype, heads_dtype=heads_dtype)
+    torch.testing.assert_close(
+        c.run(latent_decode_), c.run(reference.latent_decode_), rtol=1e-4, atol=2e-5, msg=isa
+    )
+
+
+@natively()
+@given(
+    sizes=st.lists(
+        st.tuples(st.integers(1, 16), st.sampled_from([16, 70, 300, 520])), min_size=2, max_size=5
+    ),
+    widths=st.sampled_from(WIDTHS[1:]),
+)
+def test_a_token_is_the_same_bits_alone_in_any_batch_on_any_threads(
+    isa: str, two_threads: None, sizes: list[tuple[int, int]], widths: tuple[int, int, int, int, int]
+) -> None:
+    c = case(sizes, widths, cache_dtype=torch.bfloat16, heads_dtype=torch.int8)
+    together = c.run(latent_decode_)
+    torch.set_num_threads(1)
+    assert c.run(latent_decode_).equal(together), isa
+    torch.set_num_threads(2)
+    first = 0
+    for row, (count, end) in enumerate(sizes):
+        for token in range(count):
+            one = torch.ones(1, dtype=torch.int32)
+            rows = PagedRows(c.rows.pages_BP[row : row + 1], one - 1, one, one * (end - count + 1 + token))
+            q = c.q_THQ[first + token : first + token + 1]
+            assert c.run(latent_decode_, rows, q)[0].equal(together[first + token]), isa
+        first += count
+
+
+def test_only_a_token_s_own_past_matters(isa: str) -> None:
+    c = case([(3, 6), (3, 6)], cache_dtype=torch.float32)
+    for form in (latent_decode_, cpu.latent_decode_, reference.latent_decode_):
+        before = c.run(form)
+        assert before.isfinite().all()  # what lies behind the end is NaN
+        page = int(c.rows.pages_BP[0, 1])
+        kept = c.cache[page, 1].clone()
+        c.cache[page, 1] += 1  # position 5, the last token's own
+        after = c.run(form)
+        c.cache[page, 1] = kept
+        changed = (after != before).flatten(1).any(1).tolist()
+        assert changed == [False, False, True, False, False, False], isa
+
+
+def test_a_query_that_is_no_number_stays_with_its_token(isa: str) -> None:
+    c = case([(1, 300), (1, 9)])
+    c.q_THQ[0] = float("nan")
+    out = c.run(latent_decode_)
+    assert out[0].isnan().all()
+    assert out[1].isfinite().all(), isa
+
+
+def test_int8_heads_are_near_and_bf16_nearer() -> None:
+    exact = torch.randn(2, 7, 200, generator=torch.Generator().manual_seed(1))
+    errors = []
+    for dtype in (torch.int8, torch.bfloat16, torch.float32):
+        heads = pack_latent_heads(exact, nope=4, dtype=dtype)
+        errors.append(float((unpack_heads(heads.key) - exact[:, :4]).abs().max()))
+        assert unpack_heads(heads.value).shape == (2, 200, 3)
+    assert 0.02 > errors[0] > errors[1] > errors[2] == 0
+
+
+def test_misshapen_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="columns"):
+        PackedHeads(torch.zeros(2, 1, 5, 64), torch.empty(0), 65)
+    with pytest.raises(ValueError, match="scales"):
+        PackedHeads(torch.zeros(2, 1, 5, 64, dtype=torch.int8), torch.empty(0), 64)
+
+
+def test_shapes_that_do_not_fit_are_refused(isa: str) -> None:
+    c = case([(1, 5)])
+    with pytest.raises(RuntimeError, match="latent_decode"):
+        c.run(latent_decode_, q=torch.zeros(1, 3, 9)), isa

@@ -31,3 +31,13 @@ def test_reads_strided_input_and_leaves_it_alone() -> None:
 def test_bf16_computes_statistics_in_fp32() -> None:
     x = torch.full((1, 256), 300.0, dtype=torch.bfloat16)  # 256 × 300² needs more than bf16's 8 bits
     assert rms_norm(x, torch.ones(256, dtype=torch.bfloat16), 1e-6).eq(1).all()
+
+
+def test_native_is_the_formula_and_the_same_bits_alone(isa: str) -> None:
+    for width in (7, 64, 100, 1024):
+        wide, weight = torch.randn(40, width + 3), torch.randn(width)
+        x = wide[:, 3:]
+        found = rms_norm(x, weight, 1e-6)
+        torch.testing.assert_close(found, reference.rms_norm(x, weight, 1e-6), rtol=1e-5, atol=1e-6, msg=isa)
+        for row in (0, 17, 39):
+            assert rms_norm(x[row : row + 1], weight, 1e-6)[0].equal(found[row]), isa

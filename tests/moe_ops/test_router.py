@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_ops.router import RouterSpec, route
+from moe_ops.router import RouterSpec, reference, route
 
 
 def spec(**changes: object) -> RouterSpec:
@@ -87,3 +87,77 @@ def test_computes_in_fp32_whatever_the_input() -> None:
     x = torch.randn(4, 8).bfloat16()
     weights, _ = route(x, torch.randn(16, 8), torch.randn(16), spec())
     assert weights.dtype == torch.float32
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    seed=st.integers(0, 10_000),
+    tokens=st.sampled_from([1, 7, 33]),
+    width=st.sampled_from([8, 33, 192]),
+    biased=st.booleans(),
+    normalize=st.booleans(),
+    groups_kept=st.integers(2, 4),
+    limits=st.sampled_from(["none", "one for all", "one each"]),
+)
+def test_native_equals_the_definition(
+    *,
+    isa: str,
+    seed: int,
+    tokens: int,
+    width: int,
+    biased: bool,
+    normalize: bool,
+    groups_kept: int,
+    limits: str,
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(tokens, width, generator=random)
+    weight = torch.randn(16, width, generator=random) * width**-0.5
+    bias = torch.randn(16, generator=random) if biased else None
+    s = spec(scoring="sigmoid" if biased else "softmax", normalize=normalize, groups_kept=groups_kept)
+    allowed = None
+    if limits != "none":
+        shape = (16,) if limits == "one for all" else (tokens, 16)
+        allowed = torch.rand(shape, generator=random) < 0.6
+        allowed.unflatten(-1, (4, 4))[..., :2] = True  # enough in every group
+    found, expected = route(x, weight, bias, s, allowed), reference.route(x, weight, bias, s, allowed)
+    for token in range(tokens):
+        pairs = [
+            dict(zip(experts[token].tolist(), weights[token].tolist(), strict=True))
+            for weights, experts in (found, expected)
+        ]
+        assert pairs[0] == pytest.approx(pairs[1], rel=1e-4), isa
+        alone = route(
+            x[token : token + 1],
+            weight,
+            bias,
+            s,
+            allowed if allowed is None or allowed.dim() == 1 else allowed[token : token + 1],
+        )
+        assert alone[0][0].equal(found[0][token]), isa
+        assert alone[1][0].equal(found[1][token]), isa
+
+
+def test_native_gives_ties_to_the_lowest_expert(isa: str) -> None:
+    weights, experts = route(
+        torch.ones(1, 4), torch.zeros(8, 4), None, spec(groups_kept=4, scoring="softmax")
+    )
+    assert experts.tolist() == [[0, 1, 2]], isa
+    assert weights[0].tolist() == pytest.approx([2.5 / 3] * 3)
+
+
+@pytest.mark.parametrize("form", [route, reference.route])
+def test_places_that_no_allowed_expert_fills_have_weight_zero(form: Any, isa: str) -> None:
+    allowed = torch.zeros(8, dtype=torch.bool)
+    allowed[5] = True
+    weights, experts = form(torch.ones(1, 4), torch.zeros(8, 4), torch.zeros(8), spec(groups_kept=4), allowed)
+    assert sorted(zip(experts[0].tolist(), weights[0].tolist(), strict=True), key=lambda one: -one[1])[0] == (
+        5,
+        2.5,
+    ), isa
+    assert weights.sum() == 2.5
