@@ -37,13 +37,16 @@ class DraftModule(Protocol):
 
 
 class Architecture(Protocol):
-    """The sizes that the engine needs to know."""
+    """What engine and decoder need to know of a configuration."""
 
     @property
     def vocab_size(self) -> int: ...
 
     @property
     def max_position_embeddings(self) -> int: ...
+
+    @property
+    def rms_norm_eps(self) -> float: ...
 
 
 class CausalModel(Protocol):

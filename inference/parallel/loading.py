@@ -22,7 +22,6 @@ from inference.parallel.checkpoint import ShardedCheckpoint
 from inference.parallel.layers import OwnExperts, SummedLayer
 from inference.parallel.ranks import Ranks
 from inference.parallel.sharding import ExpertLayout, ShardPlan
-from moe_ops.grouped_mlp import PackedExperts, stack_experts
 from moe_ops.linear import LAYOUT_VERSION, WeightFormat
 
 
@@ -38,8 +37,8 @@ def load_part(
 ) -> DeepseekModel:
     """The part of the DeepSeek model in the folder `path` that this process holds.
 
-    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths or
-    experts can not be shared evenly.
+    Raises `ConfigError` or `CheckpointError` as loading the whole does, and `ValueError` when heads, widths
+    or experts can not be shared evenly.
     """
     data, source = read_config(path)
     config = ModelConfig.from_dict(data, source=source)
@@ -74,11 +73,10 @@ class _PartLoader(_Loader):
             shared=self._mlp(f"model.layers.{index}.mlp.shared_experts") if apart else None,
         )
 
-    def _pack_experts(self, prefix: str) -> PackedExperts:
+    def _expert_modules(self, prefix: str) -> list[tuple[str, int]]:
         if self._plan.experts == "cut":
-            return super()._pack_experts(prefix)
-        own = self._plan.local_experts
-        return stack_experts([self._pack_mlp(f"{prefix}.experts.{expert}", 1) for expert in own])
+            return super()._expert_modules(prefix)
+        return [(f"{prefix}.experts.{expert}", 1) for expert in self._plan.local_experts]
 
 
 def _own_forms(plan: ShardPlan, native: bool | None) -> Forms:

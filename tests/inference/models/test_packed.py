@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inference.layers.attention import AttentionShape, AttentionWeights
-from inference.models import deepseek_build, packed
+from inference.models import packed, reader
 from inference.models.checkpoint import CheckpointError
 from inference.models.loader import load_model
 from inference.models.packed import PackedStore, read_piece, write_piece
@@ -94,8 +94,8 @@ def test_a_cached_start_packs_and_expands_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("packed although it is in the cache")
 
-    monkeypatch.setattr(deepseek_build, "pack_experts", refuse)
-    monkeypatch.setattr(deepseek_build, "pack_matrix", refuse)
+    monkeypatch.setattr(reader, "pack_experts", refuse)
+    monkeypatch.setattr(reader, "pack_matrix", refuse)
     monkeypatch.setattr(AttentionWeights, "pack", refuse)
     assert load_model(folder, weights="int8", mtp=True, cache_dir=tmp_path / "cache").mtp is not None
     with pytest.raises(AssertionError, match="packed although"):

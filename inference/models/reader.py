@@ -1,0 +1,49 @@
+"""From a checkpoint's tensors to packed pieces, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from inference.layers.forms import Packing
+from inference.models.checkpoint import Checkpoint
+from inference.models.packed import PackedStore
+from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
+from moe_ops.linear import PackedMatrix, pack_matrix
+
+_KEEP_NOTHING = PackedStore(None)
+
+
+class WeightReader:
+    """Reads the modules of one checkpoint by name; packed pieces are kept in `store`."""
+
+    def __init__(self, checkpoint: Checkpoint, packing: Packing, store: PackedStore = _KEEP_NOTHING) -> None:
+        self.checkpoint = checkpoint
+        self.packing = packing
+        self.store = store
+
+    def embedding(self) -> torch.Tensor:
+        """One row per token, mapped from the file where it is of the right type."""
+        return self.checkpoint.map("model.embed_tokens.weight", self.packing.kept)
+
+    def weight(self, module: str) -> torch.Tensor:
+        """The weight of `module` in fp32."""
+        return self.checkpoint.read(f"{module}.weight", torch.float32)
+
+    def matrix(self, module: str) -> PackedMatrix:
+        """The weight of `module`, packed."""
+        return self.store.piece(
+            module, PackedMatrix, lambda: pack_matrix(self.weight(module), self.packing.weights)
+        )
+
+    def experts(self, name: str, modules: Sequence[tuple[str, int]]) -> PackedExperts:
+        """Gated MLPs as one stack, the piece `name`: each of `modules` as so many experts of equal width."""
+        return self.store.piece(
+            name, PackedExperts, lambda: stack_experts([self.pack_mlp(*module) for module in modules])
+        )
+
+    def pack_mlp(self, module: str, count: int) -> PackedExperts:
+        """The gated MLP `module` as `count` experts of equal width, packed anew."""
+        gate, up, down = (self.weight(f"{module}.{part}_proj") for part in ("gate", "up", "down"))
+        return pack_experts(*split_mlp(gate, up, down, count), self.packing.weights)
