@@ -32,7 +32,7 @@ CHEAP = {"prompt": "cheap"}
         ({**GOOD, "top_p": 0}, 422, "invalid_value", "top_p"),
         ({**GOOD, "max_tokens": 0}, 422, "invalid_value", "max_tokens"),
         ({**GOOD, "max_tokens": 4, "max_completion_tokens": 5}, 422, "invalid_value", "max_tokens"),
-        ({**GOOD, "stop": ["a", "b", "c", "d", "e"]}, 422, "invalid_value", "stop"),
+        ({**GOOD, "stop": ["a"] * 17}, 422, "invalid_value", "stop"),
         ({**GOOD, "n": 129}, 422, "invalid_value", "n"),
         ({**GOOD, "audio": {}}, 400, "unsupported_parameter", "audio"),
         ({**GOOD, "temprature": 1}, 400, "unknown_parameter", "temprature"),

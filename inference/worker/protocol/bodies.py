@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 MAX_MESSAGES = 2048
-MAX_STOPS = 4
+MAX_STOPS = 16
 MAX_CHOICES = 128
 MAX_TOOLS = 128
 
