@@ -1,4 +1,4 @@
-"""What the prefix cache finds on a production trace, at several sizes, beside an ideal LRU and no limit at all.
+"""What the prefix cache finds on a production trace, at several sizes, beside an ideal LRU and no limit.
 
 `python -m bench.prefix_cache --trace mooncake_conversation_trace.jsonl.gz [--pages N …] [--requests N]`
 

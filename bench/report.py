@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 FOLDER = Path("build/bench")
-_FILE_WIDTH = 120
+_FILE_WIDTH = 150
 
 
 @dataclass(frozen=True, slots=True)
