@@ -19,8 +19,9 @@ class ShardedCheckpoint(Checkpoint):
         self._plan = plan
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """The rank's part of one tensor, converted to `dtype`. Raises `CheckpointError` as the whole does, and
-        `ValueError` for a tensor of which the rank holds nothing.
+        """The rank's part of one tensor, converted to `dtype`.
+
+        Raises `CheckpointError` as the whole does, and `ValueError` where the rank holds nothing.
         """
         if not self._plan.holds(name):
             raise ValueError(f"{name} belongs to another rank")

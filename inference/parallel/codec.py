@@ -1,8 +1,8 @@
 """Orders to other ranks as bytes: dataclasses, numbers and tensors, nothing that could run.
 
-A message is the length of its description (8 bytes), the description in msgpack, and the tensors' bytes, each
-tensor at a multiple of 16. Only the dataclasses that are named to the decoder, and those in their fields, come
-out.
+A message is the length of its description (8 bytes), the description in msgpack, and the tensors' bytes,
+each tensor at a multiple of 16. Only the dataclasses that are named to the decoder, and those in their
+fields, come out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Codec:
 
     def decode(self, message: torch.Tensor) -> Any:
         """The value whose bytes `message` holds; tensors share its memory."""
-        data = memoryview(message.numpy())
+        data = message.numpy().data
         (length,) = _LENGTH.unpack_from(data)
         start = _LENGTH.size + length
         tree = msgspec.msgpack.decode(data[_LENGTH.size : start])

@@ -25,8 +25,8 @@ class Ranks:
     def join(cls, *, rank: int, size: int, meeting_file: Path, backend: str = "gloo") -> Ranks:
         """Meet the others at `meeting_file`, which must not exist before the first one arrives.
 
-        Tensors are summed by `backend`, orders always travel by gloo. Raises what torch raises when the others
-        do not come.
+        Tensors are summed by `backend`, orders always travel by gloo. Raises what torch raises when the
+        others do not come.
         """
         if size == 1:
             return cls()
@@ -45,7 +45,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, name: str, count: int) -> range:
-        """This rank's part of `count` things. Raises `ValueError` with their `name` if they can not be shared."""
+        """This rank's part of `count` things. Raises `ValueError`, naming them, if they can not be shared."""
         if count % self.size:
             raise ValueError(f"{name} = {count} can not be shared by {self.size} ranks evenly")
         part = count // self.size

@@ -1,7 +1,8 @@
 """Which part of every tensor of a DeepSeek checkpoint a rank holds.
 
-Column-parallel matrices (queries, keys and values, gate and up) are cut by rows, their outputs being heads or
-MLP channels; row-parallel ones (attention's output, down) by columns. Heads and channels are contiguous in both.
+Column-parallel matrices (queries, keys and values, gate and up) are cut by rows, their outputs being heads
+or MLP channels; row-parallel ones (attention's output, down) by columns. Heads and channels are contiguous
+in both.
 Routed experts are either dealt out whole or cut like any other MLP.
 
 Method: Megatron-LM, Shoeybi et al. 2019, arXiv 1909.08053, sections 3 and 5; experts: GShard, Lepikhin et al.

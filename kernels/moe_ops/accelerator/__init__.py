@@ -1,1 +1,1 @@
-"""What the kernels for GPUs share. Nothing here, nor any `triton.py` or `npu.py`, is imported on a plain CPU."""
+"""What the kernels for GPUs and NPUs share. On a plain CPU none of it is imported, nor any `triton.py`."""

@@ -24,7 +24,7 @@ def bucket_sizes(largest: int) -> tuple[int, ...]:
 def bucket_for(count: int, sizes: Sequence[int]) -> int | None:
     """The smallest of the ascending `sizes` that holds `count` rows; None: no bucket does, run without."""
     place = bisect_left(sizes, count)
-    return sizes[place] if 0 < count and place < len(sizes) else None
+    return sizes[place] if count > 0 and place < len(sizes) else None
 
 
 def fill_(target: torch.Tensor, source: torch.Tensor, *, padding: int) -> None:

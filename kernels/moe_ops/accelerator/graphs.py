@@ -1,10 +1,10 @@
 """CUDA graphs of decode steps: one for each bucket of rows, captured once and replayed.
 
-A graph's tensors stay where they are, so a step's inputs are copied to them and filled up to the bucket's size
-with rows that harm nothing: the caller names the number that such a row has in each input (a page and a slot
-that belong to nobody, a context of one token).
+A graph's tensors stay where they are, so a step's inputs are copied to them and filled up to the bucket's
+size with rows that harm nothing: the caller names the number that such a row has in each input (a page and a
+slot that belong to nobody, a context of one token).
 
-Which bucket, filling and what is returned are tested on the CPU; capture and replay have never run: unmeasured.
+Unmeasured: choice of bucket, filling and results are tested on the CPU; capture and replay have never run.
 """
 
 from __future__ import annotations

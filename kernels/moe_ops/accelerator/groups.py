@@ -1,4 +1,4 @@
-"""Sorting pairs of a token and an expert into blocks of one expert each, with shapes that data do not change."""
+"""Sorting pairs of token and expert into blocks of one expert each, in shapes that data do not change."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _BLOCKS = (16, 32, 64, 128)  # rows that one program multiplies
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """`order_X` names the pair of each place, or the number of pairs for an empty one; `expert_B` the expert of
-    each block of `rows` places, or the number of experts for a block that is not used.
+    """`order_X` names the pair of each place, or the number of pairs for an empty one; `expert_B` the expert
+    of each block of `rows` places, or the number of experts for a block that is not used.
     """
 
     order_X: torch.Tensor

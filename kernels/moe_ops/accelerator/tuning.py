@@ -13,8 +13,13 @@ Grid = Callable[[Mapping[str, Any]], tuple[int, ...]]
 
 
 def interpreted() -> bool:
-    """Whether kernels run as numpy programs, with `TRITON_INTERPRET=1` set before the first import of triton."""
+    """Whether kernels run as numpy programs: `TRITON_INTERPRET=1` was set when triton was imported."""
     return bool(triton.knobs.runtime.interpret)
+
+
+def kernel(body: Callable[..., Any]) -> Any:
+    """`triton.jit`, which carries no types."""
+    return triton.jit(body)
 
 
 class Tuned:
@@ -23,8 +28,8 @@ class Tuned:
     In the interpreter the first of `configs` counts: nothing can be timed there.
     """
 
-    def __init__(self, kernel: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> None:
-        self._kernel = kernel if interpreted() else triton.autotune(list(configs), list(key))(kernel)
+    def __init__(self, function: Any, configs: Sequence[triton.Config], key: Sequence[str]) -> None:
+        self._kernel = function if interpreted() else triton.autotune(list(configs), list(key))(function)
         self._fixed = configs[0].kwargs if interpreted() else {}
 
     def launch(self, grid: Grid, *tensors: Any, **settings: Any) -> None:

@@ -1,10 +1,11 @@
-"""Products of tokens sorted by expert: gate, up and activation in one kernel, down and weight in the next, and
-each token's sum in fixed order in the last.
+"""Products of tokens sorted by expert: gate, up and activation in one kernel, down and weight in the next,
+and each token's sum in fixed order in the last.
 
 Weights are bf16, fp16 or fp32, or e4m3 with a factor for each 128 × 128 block, which the sum over a block is
 multiplied by; activations stay as they are. Unmeasured: checked in Triton's interpreter only.
 """
 
+# ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import triton
 import triton.language as tl
 
 from moe_ops.accelerator.groups import rows_per_block, sort_pairs
-from moe_ops.accelerator.tuning import Tuned, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel, product_type
 from moe_ops.grouped_mlp.packing import PackedExperts, unpack_experts
 
 _DENSE: WeakKeyDictionary[PackedExperts, DenseExperts] = WeakKeyDictionary()
@@ -47,8 +48,8 @@ def grouped_mlp_(
 ) -> torch.Tensor:
     """Add `Σ weight · down(silu(gate x) · up x)` over each token's experts to `out_TD` and return it.
 
-    The last `shared` experts take part for every token, with weight 1. Expert numbers that are not here, below 0
-    or too high, add nothing.
+    The last `shared` experts take part for every token, with weight 1. Expert numbers that are not here,
+    below 0 or too high, add nothing.
     """
     count, hidden, width = experts.down_EDI.shape
     if shared:
@@ -71,8 +72,8 @@ def grouped_mlp_(
     )  # fmt: skip
     _DOWN.launch(
         lambda tiles: (programs, triton.cdiv(hidden, tiles["BLOCK_N"])),
-        act_XI, experts.down_EDI, experts.down_scale, blocks.order_X, blocks.expert_B, weights_TK.contiguous(),
-        y_MD, pairs, hidden, width, count, **common,
+        act_XI, experts.down_EDI, experts.down_scale, blocks.order_X, blocks.expert_B,
+        weights_TK.contiguous(), y_MD, pairs, hidden, width, count, **common,
     )  # fmt: skip
     _sum[(tokens, triton.cdiv(hidden, 1024))](
         y_MD, experts_TK.contiguous(), out_TD, out_TD.stride(0), hidden, count, TOP_K=top_k, BLOCK_D=1024
@@ -99,7 +100,7 @@ def packed_mlp_(
     )
 
 
-@triton.jit
+@kernel
 def _up(
     x: Any, weight: Any, scale: Any, order: Any, block_experts: Any, act: Any,
     x_step: Any, top_k: Any, pairs: Any, hidden: Any, width: Any, experts: Any,
@@ -140,7 +141,7 @@ def _up(
         tl.store(target, result.to(act.dtype.element_ty), mask=there[:, None] & wanted[None, :])
 
 
-@triton.jit
+@kernel
 def _down(
     act: Any, weight: Any, scale: Any, order: Any, block_experts: Any, pair_weights: Any, y: Any,
     pairs: Any, hidden: Any, width: Any, experts: Any,
@@ -173,7 +174,7 @@ def _down(
         tl.store(target, total.to(y.dtype.element_ty), mask=there[:, None] & wanted[None, :])
 
 
-@triton.jit
+@kernel
 def _weights(at: Any, real: Any) -> Any:
     """A tile of weights; e4m3 takes the way through fp16, which holds all its numbers."""
     tile = tl.load(at, mask=real, other=0.0)
@@ -182,7 +183,7 @@ def _weights(at: Any, real: Any) -> Any:
     return tile
 
 
-@triton.jit
+@kernel
 def _sum(
     y: Any, chosen: Any, out: Any, out_step: Any, hidden: Any, experts: Any,
     TOP_K: tl.constexpr, BLOCK_D: tl.constexpr,

@@ -8,6 +8,7 @@ context as in Flash-Decoding, Dao et al. 2023.
 Unmeasured: checked in Triton's interpreter only.
 """
 
+# ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel, product_type
 from moe_ops.latent_attention.heads import LatentHeads, PackedHeads, unpack_heads
 from moe_ops.latent_attention.rows import PagedRows
 
@@ -78,7 +79,7 @@ def latent_attention(
     return out_THL
 
 
-@triton.jit
+@kernel
 def _attend(
     q: Any, cache: Any, pages: Any, firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any,
     page_step: Any, place_step: Any, pages_step: Any, scale: Any, heads: Any, chunks: Any, new: Any,
@@ -135,7 +136,7 @@ def _attend(
         )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _merge(
     firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any, out: Any,
     heads: Any, chunks: Any, new: Any,

@@ -1,5 +1,9 @@
-"""Norm, rotation and store in one kernel, queries in another. Unmeasured: checked in Triton's interpreter only."""
+"""Norm, rotation and store in one kernel, queries in another.
 
+Unmeasured: checked in Triton's interpreter only.
+"""
+
+# ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
 from typing import Any
@@ -7,6 +11,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+
+from moe_ops.accelerator.tuning import kernel
 
 
 def latent_store_(
@@ -36,7 +42,7 @@ def latent_store_(
     )
 
 
-@triton.jit
+@kernel
 def _store(
     fresh: Any, norm: Any, turn: Any, slots: Any, cache: Any, fresh_step: Any, cache_step: Any, eps: Any,
     LATENT: tl.constexpr, LATENT_UP: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,
@@ -63,7 +69,7 @@ def _store(
     tl.store(target + at + 1, (even * sin + odd * cos).to(cache.dtype.element_ty), mask=real)
 
 
-@triton.jit
+@kernel
 def _turn(
     q: Any, turn: Any, q_step: Any, head_step: Any, heads: Any, nope: Any,
     BLOCK_H: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,

@@ -1,5 +1,6 @@
 """One program for each token. Unmeasured: checked in Triton's interpreter only."""
 
+# ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+
+from moe_ops.accelerator.tuning import kernel
 
 
 def rms_norm(x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -43,7 +46,7 @@ def _launch(
         )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _norm(
     x: Any, residual: Any, weight: Any, out: Any, x_step: Any, residual_step: Any, hidden: Any, eps: Any,
     ADD: tl.constexpr, BLOCK_D: tl.constexpr,

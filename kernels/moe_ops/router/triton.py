@@ -3,6 +3,7 @@
 Unmeasured: checked in Triton's interpreter only.
 """
 
+# ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned
+from moe_ops.accelerator.tuning import Tuned, kernel
 from moe_ops.router.reference import RouterSpec
 
 
@@ -22,10 +23,10 @@ def route(
     spec: RouterSpec,
     allowed_TE: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As the reference. `allowed_TE` (or one row for all tokens) is False for experts that may not be chosen;
-    enough must stay in every token's best groups.
+    """As the reference. `allowed_TE` (or one row for all tokens) is False for experts that may not be
+    chosen; enough must stay in every token's best groups.
 
-    Equal scores go to the lower expert number. A token whose scores are not numbers gets valid expert numbers.
+    Equal scores go to the lower expert number. A token whose scores are no numbers gets experts that exist.
     """
     tokens, hidden = x_TD.shape
     experts = len(weight_ED)
@@ -46,7 +47,7 @@ def route(
     return weights_TK, experts_TK
 
 
-@triton.jit
+@kernel
 def _route(
     x: Any, weight: Any, bias: Any, allowed: Any, weights: Any, experts: Any,
     x_step: Any, allowed_step: Any, tokens: Any, hidden: Any, scale: Any,
@@ -86,7 +87,7 @@ def _route(
     choice = scores
     if bias is not None:
         choice += tl.load(bias + expert, mask=real, other=0.0)[None, :]
-    usable = real[None, :] & (choice == choice)  # what is not a number is never chosen
+    usable = real[None, :] & (choice > NEVER)  # false for what is not a number
     if allowed is not None:
         free = tl.load(
             allowed + token[:, None] * allowed_step + expert[None, :],
@@ -97,18 +98,7 @@ def _route(
 
     if KEPT < GROUPS:
         members = tl.reshape(choice, (BLOCK_T, GROUPS_UP, SIZE_UP))
-        rank = tl.max(members, axis=2)
-        if bias is not None:  # V3: the sum of the best two
-            best = tl.argmax(members, axis=2)
-            others = tl.where(tl.arange(0, SIZE_UP)[None, None, :] == best[:, :, None], NEVER, members)
-            rank += tl.max(others, axis=2)
-        kept = tl.zeros((BLOCK_T, GROUPS_UP), tl.int32)
-        for _ in tl.static_range(KEPT):
-            first_group = tl.argmax(rank, axis=1)
-            hit = tl.arange(0, GROUPS_UP)[None, :] == first_group[:, None]
-            kept = tl.where(hit, 1, kept)
-            rank = tl.where(hit, NEVER, rank)
-        members = tl.where(kept[:, :, None] == 1, members, NEVER)
+        members = _best_groups(members, bias is not None, KEPT, BLOCK_T, GROUPS_UP, SIZE_UP)
         choice = tl.reshape(members, (BLOCK_T, EXPERTS_UP))
 
     total = tl.zeros((BLOCK_T,), tl.float32)
@@ -125,6 +115,27 @@ def _route(
         for slot in tl.static_range(TOP_K):
             at = weights + token * TOP_K + slot
             tl.store(at, tl.load(at, mask=there, other=0.0) / (total + 1e-20), mask=there)
+
+
+@kernel
+def _best_groups(
+    members: Any, TWO: tl.constexpr, KEPT: tl.constexpr,
+    BLOCK_T: tl.constexpr, GROUPS_UP: tl.constexpr, SIZE_UP: tl.constexpr,
+) -> Any:  # fmt: skip
+    """`members`, with −inf in all groups but KEPT: those whose best two, or best one, are highest."""
+    NEVER: tl.constexpr = float("-inf")
+    rank = tl.max(members, axis=2)
+    if TWO:
+        best = tl.argmax(members, axis=2)
+        others = tl.where(tl.arange(0, SIZE_UP)[None, None, :] == best[:, :, None], NEVER, members)
+        rank += tl.max(others, axis=2)
+    kept = tl.zeros((BLOCK_T, GROUPS_UP), tl.int32)
+    for _ in tl.static_range(KEPT):
+        first = tl.argmax(rank, axis=1)
+        hit = tl.arange(0, GROUPS_UP)[None, :] == first[:, None]
+        kept = tl.where(hit, 1, kept)
+        rank = tl.where(hit, NEVER, rank)
+    return tl.where(kept[:, :, None] == 1, members, NEVER)
 
 
 _KERNEL = Tuned(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def compare(found: object, expected: object) -> None:
         assert isinstance(found, tuple)
         for one, other in zip(found, expected, strict=True):
             compare(one, other)
-    elif hasattr(expected, "__dataclass_fields__"):
+    elif is_dataclass(expected):
         for field in fields(expected):
             compare(getattr(found, field.name), getattr(expected, field.name))
     else:

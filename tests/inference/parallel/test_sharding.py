@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +68,6 @@ def test_an_expert_of_another_rank_is_not_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_shared_is_named(field: str, experts: ExpertLayout) -> None:
-    config = replace(CONFIG, **{field: 9})
+    config = ModelConfig.from_dict({**TINY_V3, field: 9, "n_group": 1, "topk_group": 1})
     with pytest.raises(ValueError, match=f"{field} = 9 can not be shared by 2 ranks"):
         ShardPlan(config, Ranks(0, 2), experts)

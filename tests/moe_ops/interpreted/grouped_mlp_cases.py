@@ -24,7 +24,7 @@ BLOCK = 128
     seed=st.integers(0, 99),
 )
 def test_matches_the_reference(
-    tokens: int, hidden: int, width: int, experts: int, top_k: int, shared: int, seed: int
+    *, tokens: int, hidden: int, width: int, experts: int, top_k: int, shared: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     gate_up_EJD, down_EDI = torch.randn(experts, 2 * width, hidden), torch.randn(experts, hidden, width)
@@ -38,12 +38,14 @@ def test_matches_the_reference(
     if shared:
         experts_TK = torch.cat([experts_TK, torch.full((tokens, 1), experts - 1)], dim=1)
         weights_TK = torch.cat([weights_TK, torch.ones(tokens, 1)], dim=1)
-    expected_TD = reference(base_TD, x_TD, gate_up_EJD, down_EDI, weights_TK, experts_TK)
+    expected_TD = reference(
+        base_TD, x_TD, gate_up_EJD, down_EDI, weights_TK=weights_TK, experts_TK=experts_TK
+    )
     torch.testing.assert_close(found_TD, expected_TD, rtol=1e-4, atol=1e-4 * width)
 
 
 def reference(
-    base_TD: torch.Tensor, x_TD: torch.Tensor, gate_up_EJD: torch.Tensor, down_EDI: torch.Tensor,
+    base_TD: torch.Tensor, x_TD: torch.Tensor, gate_up_EJD: torch.Tensor, down_EDI: torch.Tensor, *,
     weights_TK: torch.Tensor, experts_TK: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
     return expected_mlp_(
@@ -67,7 +69,7 @@ def test_fp8_blocks_count_ceil_divided() -> None:
     halves = gate_up.float().view(experts, 2, width, hidden)
     expected_TD = reference(
         torch.zeros(3, hidden), x_TD, (halves * spread(gate_up_scale, width, hidden)).flatten(1, 2),
-        down.float() * spread(down_scale, hidden, width), weights_TK, experts_TK,
+        down.float() * spread(down_scale, hidden, width), weights_TK=weights_TK, experts_TK=experts_TK,
     )  # fmt: skip
     torch.testing.assert_close(found_TD, expected_TD, rtol=1e-4, atol=1e-3)
 
@@ -85,7 +87,12 @@ def test_experts_of_other_devices_add_nothing() -> None:
         weights_TK=torch.ones(2, 2), experts_TK=experts_TK,
     )  # fmt: skip
     alone_TD = reference(
-        torch.zeros(1, 6), x_TD[:1], gate_up_EJD, down_EDI, torch.ones(1, 1), torch.tensor([[1]])
+        torch.zeros(1, 6),
+        x_TD[:1],
+        gate_up_EJD,
+        down_EDI,
+        weights_TK=torch.ones(1, 1),
+        experts_TK=torch.tensor([[1]]),
     )
     torch.testing.assert_close(found_TD[:1], alone_TD, rtol=1e-4, atol=1e-5)
     assert found_TD[1].eq(0).all()

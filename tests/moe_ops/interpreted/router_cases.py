@@ -24,7 +24,7 @@ from moe_ops.router.triton import route
     normalize=st.booleans(),
 )
 def test_matches_the_reference(
-    seed: int, tokens: int, hidden: int, size: int, shape: tuple[int, int, int],
+    *, seed: int, tokens: int, hidden: int, size: int, shape: tuple[int, int, int],
     biased: bool, sigmoid: bool, normalize: bool,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
