@@ -51,12 +51,22 @@ class Planner:
         """Tokens per request, for which pages are taken. A count beyond a request's tokens means drafts."""
         self._planned = {}
         self._budget = self._config.step_token_budget
+        self._part_tiers()
         self._plan_decodes()
         if drafting:
             self._plan_drafts()
         self._plan_prompts()
         self._admit(now_s)
         return self._planned
+
+    def _part_tiers(self) -> None:
+        """Put back requests that fell back to dynamic routing while others keep their profile: a step serves
+        one tier. They read nothing again but what the cache has lost.
+        """
+        if len({sequence.tier for sequence in self._running}) > 1:
+            for sequence in list(self._running):
+                if sequence.tier is None:
+                    self._preempt(sequence)
 
     def _plan_decodes(self) -> None:
         """One token for every running request that waits for just one; the others are reading prompts."""
@@ -94,11 +104,14 @@ class Planner:
     def _admit(self, now_s: float) -> None:
         """Start waiting requests while budget, places and pages for their whole context last.
 
-        Those that wait for a page about to be filled let others pass; it comes soon.
+        Those that wait for a page about to be filled let others pass; it comes soon. One of another tier lets
+        nobody pass: the running ones end, and its turn comes.
         """
         if not self._budget or not len(self._waiting):
             return
         for sequence in list(self._waiting):
+            if len(self._running) and self._running[0].tier != sequence.tier:
+                return
             if self._cache.held_back(sequence):
                 continue
             found = self._cache.match(sequence)

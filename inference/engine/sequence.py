@@ -73,6 +73,14 @@ class Sequence:
         return routing is None or routing.frozen or routing.profile.mode != "session"
 
     @property
+    def tier(self) -> str | None:
+        """The fixed-routing profile that its answer is computed under, None: dynamic. Until the prompt has been
+        read, the one that was asked for.
+        """
+        routing = self.routing
+        return None if routing is None or (routing.frozen and not routing.fixed) else self.request.routing
+
+    @property
     def scoring(self) -> bool:
         """Whether log probabilities of the prompt are still wanted."""
         return self.request.params.prompt_logprobs is not None and len(self.scores) < self.prompt_tokens - 1
