@@ -19,7 +19,7 @@ from inference.engine.front import EngineFront
 from inference.engine.loading import LoadedEngine, engine_load
 from inference.engine.loop import EngineLoop
 from inference.engine.types import EngineConfig, RequestRejected
-from inference.engine.wire import Command, Ended, Report, Stop
+from inference.engine.wire import AdapterChanged, Command, Ended, Report, Stepped, Stop
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class AsyncEngine(EngineFront):
             config=config,
             max_model_len=loaded.max_model_len,
             vocab_size=loaded.model_config.vocab_size,
+            profiles=loaded.engine.changes.profiles,
         )
         self.model_config = loaded.model_config
         self._engine = loaded.engine
@@ -81,7 +82,7 @@ class _QueueLine:
         self,
         commands: SimpleQueue[Command],
         loop: asyncio.AbstractEventLoop,
-        at_once: Callable[[Report], None],
+        at_once: Callable[[Stepped | Ended], None],
         on_loop: Callable[[Report], None],
     ) -> None:
         self._commands = commands
@@ -96,8 +97,9 @@ class _QueueLine:
         return found
 
     def publish(self, report: Report) -> None:
-        self._at_once(report)
-        if report.events or isinstance(report, Ended):
+        if not isinstance(report, AdapterChanged):
+            self._at_once(report)
+        if not isinstance(report, Stepped) or report.events:
             try:
                 self._loop.call_soon_threadsafe(self._on_loop, report)
             except RuntimeError:  # the loop is closed: nobody is left to tell

@@ -40,6 +40,15 @@ class Changes:
         for profile in self.profiles.values():
             _check_made_for(profile, routers)
 
+    def load(self, name: str, folder: str) -> None:
+        """Serve the adapter in `folder` as `name`. Raises `AdapterError`."""
+        store = self._store()
+        store.add(name, store.read(Path(folder)))
+
+    def drop(self, name: str) -> None:
+        """Take no more requests for an adapter. Raises `AdapterError`."""
+        self._store().drop(name)
+
     def begin(self, sequence: sequences.Sequence) -> None:
         """Bind a request to what it asks for. Raises `AdapterError` or `ProfileError` if it is not there."""
         request = sequence.request
@@ -49,9 +58,7 @@ class Changes:
                 raise ProfileError(f"no routing profile {request.routing} is loaded")
             sequence.routing = RequestRouting(profile, self._routers[0][1])
         if request.adapter is not None:
-            if self.adapters is None:
-                raise AdapterError("this engine serves no adapters")
-            sequence.lease = self.adapters.hold(request.adapter)
+            sequence.lease = self._store().hold(request.adapter)
 
     def apply(self, batch: FlatBatch, rows: Iterable[Row]) -> FlatBatch:
         """The batch with its rows' plans; freezes the routing of requests whose prompts have been read."""
@@ -77,6 +84,11 @@ class Changes:
             for mass_LE, row in zip(batch.observer.mass_RLE, rows, strict=True):
                 if row.sequence.routing is not None:
                     row.sequence.routing.add(mass_LE)
+
+    def _store(self) -> AdapterStore:
+        if self.adapters is None:
+            raise AdapterError("adapters are not served for this architecture")
+        return self.adapters
 
     def _observer(self, rows: Sequence[Row]) -> GateMass | None:
         row_T = [

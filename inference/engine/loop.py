@@ -11,7 +11,17 @@ from typing import Protocol
 
 from inference.engine.core import Engine
 from inference.engine.types import EngineStats, FinishReason, TokenEvent
-from inference.engine.wire import Cancel, Command, Ended, Report, Stepped, Submit
+from inference.engine.wire import (
+    AdapterChanged,
+    Cancel,
+    Command,
+    DropAdapter,
+    Ended,
+    LoadAdapter,
+    Report,
+    Stepped,
+    Submit,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +88,21 @@ class EngineLoop:
                     self._engine.submit(request)
                 case Cancel(request_id):
                     self._engine.cancel(request_id)
+                case LoadAdapter() | DropAdapter():
+                    self._line.publish(AdapterChanged(self._change(command)))
                 case _:
                     return False
         return True
+
+    def _change(self, command: LoadAdapter | DropAdapter) -> str | None:
+        try:
+            if isinstance(command, LoadAdapter):
+                self._engine.changes.load(command.name, command.folder)
+            else:
+                self._engine.changes.drop(command.name)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _step(self) -> list[TokenEvent]:
         try:

@@ -92,7 +92,8 @@ def serve(line: SocketLine) -> int:
     # What is loaded stays: the collector need never look at it again in the middle of a step.
     gc.collect()
     gc.freeze()
-    line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size)))
+    profiles = tuple(loaded.engine.changes.profiles)
+    line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
     reason = EngineLoop(loaded.engine, line).run()
     return os.EX_SOFTWARE if reason == "error" else os.EX_OK
 

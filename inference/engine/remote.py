@@ -17,6 +17,7 @@ from typing import cast
 from inference.engine.front import EngineFront
 from inference.engine.types import EngineConfig, RequestRejected
 from inference.engine.wire import (
+    AdapterChanged,
     Command,
     Ended,
     FrameReader,
@@ -24,6 +25,7 @@ from inference.engine.wire import (
     ProtocolError,
     Ready,
     Refused,
+    Report,
     Stepped,
     Stop,
     frame_encode,
@@ -35,7 +37,7 @@ _STOP_LIMIT_S = 10.0
 _EXIT_LIMIT_S = 5.0
 _log = logging.getLogger(__name__)
 
-_FromEngine = Ready | Refused | Stepped | Ended
+_FromEngine = Ready | Refused | Stepped | AdapterChanged | Ended
 
 
 class EngineDiedError(RuntimeError):
@@ -61,6 +63,7 @@ class RemoteEngine(EngineFront):
             config=config,
             max_model_len=ready.max_model_len,
             vocab_size=ready.vocab_size,
+            profiles=ready.profiles,
         )
         self._link = link
         self._child = child
@@ -117,9 +120,10 @@ class RemoteEngine(EngineFront):
         if self._link.is_full:
             raise RequestRejected("queue_full", "the engine is behind in taking requests")
 
-    def hear(self, report: Stepped | Ended) -> None:
+    def hear(self, report: Report) -> None:
         """For the link: a report has come."""
-        self._take_note(report)
+        if not isinstance(report, AdapterChanged):
+            self._take_note(report)
         self._receive(report)
 
     def lost(self) -> None:

@@ -43,6 +43,19 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=True):
     request_id: str
 
 
+class LoadAdapter(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Serve the LoRA adapter in `folder` as `name`. Answered by `AdapterChanged`."""
+
+    name: str
+    folder: str
+
+
+class DropAdapter(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Take no more requests for an adapter. Answered by `AdapterChanged`."""
+
+    name: str
+
+
 class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """End after the current step."""
 
@@ -52,6 +65,7 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     max_model_len: int
     vocab_size: int
+    profiles: tuple[str, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -67,6 +81,12 @@ class Stepped(msgspec.Struct, frozen=True, array_like=True, tag=True):
     stats: EngineStats
 
 
+class AdapterChanged(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to the earliest adapter command without one; `problem` says why nothing was changed."""
+
+    problem: str | None
+
+
 class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The last message: the loop has ended, and with it every request."""
 
@@ -75,8 +95,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=True):
     reason: FinishReason
 
 
-Command = Submit | Cancel | Stop
-Report = Stepped | Ended
+Command = Submit | Cancel | LoadAdapter | DropAdapter | Stop
+Report = Stepped | AdapterChanged | Ended
 
 
 def frame_encode(message: msgspec.Struct) -> bytes:

@@ -24,6 +24,7 @@ class WorkerOptions:
     host: str
     port: int
     public_url: str | None
+    adapters_dir: Path | None
     engine: EngineConfig
 
     @property
@@ -54,6 +55,9 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             threads=parsed.threads,
             weights=parsed.weights,
             speculate=parsed.speculate,
+            adapters_max=parsed.adapters_max if parsed.adapters_dir else 0,
+            adapter_rank_max=parsed.adapter_rank_max,
+            routing_profiles=tuple(map(str, parsed.routing_profile)),
             max_queued=parsed.max_queued,
         )
     except ValueError as error:
@@ -68,6 +72,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
         host=parsed.host,
         port=parsed.port,
         public_url=parsed.public_url,
+        adapters_dir=parsed.adapters_dir,
         engine=engine,
     )
 
@@ -103,9 +108,17 @@ def _parser() -> argparse.ArgumentParser:
     text("--host", default="127.0.0.1", help="address to listen on")
     text("--port", required=True, type=int, help="port to listen on; 0 takes a free one")
     text("--public-url", help="base URL gateways reach this worker at (default: http://HOST:PORT)")
+    text("--adapters-dir", type=Path, help="folder of LoRA adapters, a folder each, for PUT /adapters/NAME")
+    text(
+        "--routing-profile",
+        type=Path,
+        action="append",
+        default=[],
+        help="a fixed-routing profile to serve; may be repeated",
+    )
     sizes = parser.add_argument_group("engine")
     defaults = EngineConfig()
-    for name in ("page_size", "pages", "max_running", "step_token_budget", "max_queued"):
+    for name in ("page_size", "pages", "max_running", "step_token_budget", "max_queued", "adapter_rank_max"):
         sizes.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name), metavar="N"
         )
@@ -116,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the engine's; by default all cores, but one for HTTP where there are more than two",
     )
+    sizes.add_argument("--adapters-max", type=int, default=8, metavar="N", help="loaded at once")
     sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)
     sizes.add_argument("--speculate", action="store_true", help="draft tokens with the prediction module")
     return parser

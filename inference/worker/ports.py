@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Protocol
 
 from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
@@ -61,6 +62,16 @@ class EnginePort(Protocol):
 
     async def close(self) -> None:
         """Cancel what runs and stop."""
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that take requests."""
+
+    async def adapter_load(self, name: str, folder: Path) -> None:
+        """Serve the adapter in ``folder`` as ``name``. Raises RequestRejected."""
+
+    async def adapter_drop(self, name: str) -> None:
+        """Take no more requests for ``name``. Raises RequestRejected."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         """Events until one has a finish reason; closing it cancels. Raises RequestRejected at once."""

@@ -24,10 +24,14 @@ LOOP_TEXT_CHARS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What only a gateway may say of a request: its place in the queue, whose cached prefixes it shares."""
+    """What only a gateway may say of a request: its place in the queue, whose cached prefixes it shares, its
+    adapter and its fixed-routing profile.
+    """
 
     priority: int = 0
     salt: str = ""
+    adapter: str | None = None
+    routing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: 
                     prompt_token_ids=tuple(ids),
                     params=replace(params, seed=_seed(call.sampling.seed, choice)),
                     salt=caller.salt,
+                    adapter=caller.adapter,
+                    routing=caller.routing,
                     priority=caller.priority,
                     embed=call.endpoint == "embeddings",
                 )
@@ -77,6 +83,8 @@ def rejection_refusal(error: RequestRejected) -> RefusalError:
         return overloaded("This worker is stopping. Try again.")
     if error.code == "duplicate_request":
         return duplicate()
+    if error.code in ("unknown_adapter", "unknown_routing"):
+        return RefusalError(404, f"{sentence(str(error))}.", code=error.code)
     if error.code == "invalid_params":
         return invalid(f"{error}.", code="invalid_value")
     return invalid(f"{sentence(str(error))}.", code=error.code)

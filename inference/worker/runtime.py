@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from inference.engine.types import EngineStats
@@ -34,6 +35,7 @@ class Service:
     journal: Journal
     enrolment: Enrolment
     release_digest: str
+    adapters_dir: Path | None = None
 
 
 @dataclass(slots=True)

@@ -85,6 +85,7 @@ async def service_start(
         journal=loaded.journal,
         enrolment=identity.enrolment,
         release_digest=loaded.release.digest,
+        adapters_dir=options.adapters_dir,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 from inference.worker.logs import log_event
 from inference.worker.refusal import RefusalError, fault
 from inference.worker.runtime import Runtime
+from inference.worker.server.adapters import adapter_delete, adapter_put, adapters_list
 from inference.worker.server.asgi import (
     ClientGoneError,
     Receive,
@@ -22,6 +23,7 @@ from inference.worker.server.journal_routes import journal_entry, journal_page
 
 _METRICS_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _JOURNAL = "/journal"
+_ADAPTERS = "/adapters"
 
 
 class WorkerApp:
@@ -68,6 +70,12 @@ class WorkerApp:
                 await journal_page(self._runtime, scope, receive, send)
             case ("GET", _) if path.startswith(f"{_JOURNAL}/"):
                 await journal_entry(self._runtime, path.removeprefix(f"{_JOURNAL}/"), send)
+            case ("GET", "/adapters"):
+                await adapters_list(self._runtime, send)
+            case ("PUT", _) if path.startswith(f"{_ADAPTERS}/"):
+                await adapter_put(self._runtime, path.removeprefix(f"{_ADAPTERS}/"), send)
+            case ("DELETE", _) if path.startswith(f"{_ADAPTERS}/"):
+                await adapter_delete(self._runtime, path.removeprefix(f"{_ADAPTERS}/"), send)
             case ("POST", "/drain"):
                 self._runtime.drain()
                 log_event("drain_requested", in_flight=len(self._runtime.in_flight))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 
-from inference.messages import HEADER_CACHE_SALT, HEADER_PRIORITY, HEADER_REQUEST_ID
+from inference.messages import (
+    HEADER_ADAPTER,
+    HEADER_CACHE_SALT,
+    HEADER_PRIORITY,
+    HEADER_REQUEST_ID,
+    HEADER_ROUTING,
+)
 from inference.worker.prompts import Caller
 from inference.worker.refusal import invalid
 from inference.worker.server.asgi import Scope, header
@@ -26,9 +32,17 @@ def request_id_of(scope: Scope) -> str:
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Priority (lower goes first, 0 without the header) and cache salt. Raises RefusalError (400)."""
+    """Priority (lower goes first, 0 without the header), cache salt, adapter and routing profile.
+
+    Raises RefusalError (400).
+    """
     priority = header(scope, HEADER_PRIORITY.encode()) or "0"
     salt = header(scope, HEADER_CACHE_SALT.encode()) or ""
     if not _PRIORITY.fullmatch(priority) or len(salt) > _SALT_CHARS:
         raise invalid("The gateway's headers for this worker are malformed.", code="invalid_header")
-    return Caller(priority=int(priority), salt=salt)
+    return Caller(
+        priority=int(priority),
+        salt=salt,
+        adapter=header(scope, HEADER_ADAPTER.encode()) or None,
+        routing=header(scope, HEADER_ROUTING.encode()) or None,
+    )

@@ -11,10 +11,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import torch
+from safetensors.torch import save_file
 
 from inference.engine import AsyncEngine, EngineConfig, GenerationRequest, RequestRejected, SamplingParams
 from inference.engine.remote import EngineDiedError, RemoteEngine
@@ -231,3 +234,28 @@ def dies(descriptor: int) -> bool:
     readable, _, _ = select.select([descriptor], [], [], 20)
     os.close(descriptor)
     return bool(readable)
+
+
+@pytest.mark.asyncio
+async def test_adapters_come_and_go_across_the_connection(tiny_dir: Path, tmp_path: Path) -> None:
+    module = "base_model.model.model.layers.0.self_attn.o_proj"
+    factors = {f"{module}.lora_A.weight": torch.ones(2, 64), f"{module}.lora_B.weight": torch.ones(64, 2)}
+    save_file(factors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    engine = await RemoteEngine.launch(tiny_dir, replace(CONFIG, adapters_max=1))
+    try:
+        with pytest.raises(RequestRejected, match="no adapter one is loaded"):
+            await collect(engine, replace(request("r"), adapter="one"))
+        await engine.adapter_load("one", tmp_path)
+        with pytest.raises(RequestRejected, match="not readable"):
+            await engine.adapter_load("two", tmp_path / "absent")
+        assert engine.adapters == ("one",)
+        changed = await collect(engine, replace(request("r"), adapter="one"))
+        assert changed[-1].finish_reason == "length"
+        await engine.adapter_drop("one")
+        with pytest.raises(RequestRejected, match="no adapter one is loaded"):
+            await engine.adapter_drop("one")
+    finally:
+        await engine.close()
+    with pytest.raises(RequestRejected, match="not running"):
+        await engine.adapter_load("one", tmp_path)

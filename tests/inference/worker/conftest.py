@@ -69,9 +69,7 @@ class ByteTokenizer:
         if messages[-1]["role"] == "assistant":
             raise ValueError("the last message is the assistant's")
         offered = "" if tools is None else f"{json.dumps(tools)}\n"
-        return self.encode(
-            offered + "".join(f"{m['role']}:{m['content']}\n" for m in messages), add_bos=True
-        )
+        return self.encode(offered + "".join(f"{m['role']}:{m['content']}\n" for m in messages), add_bos=True)
 
     def fim_prompt(self, prefix: str, suffix: str) -> list[int]:
         if suffix == "unsupported":
@@ -144,7 +142,8 @@ class ScriptedEngine:
             return TokenEvent(
                 request.request_id, "", (), "stop", len(prompt), self.cached_tokens, 0, embedding=(3.0, 4.0)
             )
-        scored, prompt_scored = (), ()
+        scored: tuple[TokenLogprob, ...] = ()
+        prompt_scored: tuple[TokenLogprob | None, ...] = ()
         if params.logprobs is not None:
             scored = (TokenLogprob(index, -index - 1.0, ((65, -0.25),) * params.logprobs),)
         if params.prompt_logprobs is not None and index == 0:
@@ -238,7 +237,9 @@ async def real_worker(
     journal: Journal, key: WorkerKey, enrolment: Enrolment, tiny_dir: Path
 ) -> AsyncIterator[Worker]:
     """A worker on a real socket with the real engine on a tiny model and a small cache."""
-    engine = AsyncEngine.load(tiny_dir, EngineConfig(page_size=4, pages=64, max_running=4, max_queued=64))
+    engine = AsyncEngine.load(
+        tiny_dir, EngineConfig(page_size=4, pages=64, max_running=4, max_queued=64, adapters_max=1)
+    )
     await engine.start()
     async with worker_serving(engine, journal, key, enrolment) as serving:
         yield serving
