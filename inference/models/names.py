@@ -61,7 +61,7 @@ def _layer_tensors(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple
     if config.is_moe_layer(layer):
         yield from _moe_tensors(config, f"{prefix}.mlp")
     else:
-        yield from _mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp").items()
+        yield from mlp_shapes(hidden, config.intermediate_size, f"{prefix}.mlp").items()
 
 
 def _attention_shapes(config: ModelConfig, prefix: str) -> Shapes:
@@ -87,12 +87,13 @@ def _moe_tensors(config: ModelConfig, prefix: str) -> Iterator[tuple[str, tuple[
     if config.topk_method == "noaux_tc":
         yield f"{prefix}.gate.e_score_correction_bias", (config.n_routed_experts,)
     for expert in range(config.n_routed_experts):
-        yield from _mlp_shapes(hidden, width, f"{prefix}.experts.{expert}").items()
+        yield from mlp_shapes(hidden, width, f"{prefix}.experts.{expert}").items()
     if config.n_shared_experts:
-        yield from _mlp_shapes(hidden, width * config.n_shared_experts, f"{prefix}.shared_experts").items()
+        yield from mlp_shapes(hidden, width * config.n_shared_experts, f"{prefix}.shared_experts").items()
 
 
-def _mlp_shapes(hidden: int, width: int, prefix: str) -> Shapes:
+def mlp_shapes(hidden: int, width: int, prefix: str) -> Shapes:
+    """The three matrices of the gated MLP `prefix`."""
     return {
         f"{prefix}.gate_proj.weight": (width, hidden),
         f"{prefix}.up_proj.weight": (width, hidden),

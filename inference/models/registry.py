@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from inference.layers.forms import Packing
-from inference.models import deepseek_build
+from inference.models import deepseek_build, qwen3_moe
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
 from inference.models.fields import Fields
 from inference.models.interface import CausalModel
 from inference.models.names import expected_tensors, ignored_prefixes
 from inference.models.packed import PackedStore
+from inference.models.qwen3_moe import Qwen3MoeConfig
 
 C = TypeVar("C")
 
@@ -47,6 +48,12 @@ _FAMILIES: dict[str, Family[Any]] = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "kimi_k2": _DEEPSEEK,
+    "qwen3_moe": Family(
+        read=Qwen3MoeConfig.from_dict,
+        tensors=qwen3_moe.tensors,
+        ignored=lambda config: (),
+        build=qwen3_moe.build,
+    ),
 }
 
 
