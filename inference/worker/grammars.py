@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from inference.engine.sampling.grammar import GrammarError, GrammarFactory
 from inference.engine.types import Grammar
 from inference.worker.ports import TokenizerPort
 from inference.worker.refusal import invalid
+
+_FACTORIES: WeakKeyDictionary[TokenizerPort, GrammarFactory] = WeakKeyDictionary()  # a worker has one
 
 
 async def grammar_check(grammar: Grammar, tokenizer: TokenizerPort, param: str) -> None:
@@ -21,10 +23,7 @@ async def grammar_check(grammar: Grammar, tokenizer: TokenizerPort, param: str) 
 
 
 def _check(grammar: Grammar, tokenizer: TokenizerPort) -> None:
-    _factory(tokenizer).check(grammar)
-
-
-@lru_cache(maxsize=2)
-def _factory(tokenizer: TokenizerPort) -> GrammarFactory:
-    """One a tokenizer: a worker has one."""
-    return GrammarFactory(tokenizer)
+    factory = _FACTORIES.get(tokenizer)
+    if factory is None:
+        factory = _FACTORIES.setdefault(tokenizer, GrammarFactory(tokenizer))
+    factory.check(grammar)

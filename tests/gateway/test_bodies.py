@@ -114,7 +114,7 @@ def test_limit_is_set_where_there_is_none(body: bytes) -> None:
 
 
 def test_neutral_values_of_unserved_fields_pass() -> None:
-    neutral = {
+    neutral: dict[str, Any] = {
         "service_tier": "auto", "tools": [], "verbosity": "medium", "functions": [], "store": None,
         "metadata": {"a": "b"}, "user": "u",
     }  # fmt: skip

@@ -40,7 +40,8 @@ def _checked_schema(source: str) -> str:
         raise GrammarError("the schema is not valid JSON") from None
     if not isinstance(schema, dict):
         raise GrammarError("the schema must be a JSON object")
-    depth, level = 0, [schema]
+    depth = 0
+    level: list[dict[str, object] | list[object]] = [schema]
     while level:
         depth += 1
         if depth > MAX_DEPTH:

@@ -26,9 +26,9 @@ async def merged(streams: Sequence[Events]) -> AsyncGenerator[tuple[int, TokenEv
     try:
         still_open = len(tasks)
         while still_open:
-            index, event = await arrived.get()
-            if event is not None:
-                yield index, event
+            index, latest = await arrived.get()
+            if latest is not None:
+                yield index, latest
                 continue
             still_open -= 1
             if tasks[index].done() or await _ended(tasks[index]):

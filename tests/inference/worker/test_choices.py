@@ -115,7 +115,8 @@ async def test_a_refusal_of_one_choice_is_a_refusal_of_the_request(
         taken.append(request.request_id)
         if len(taken) == 2:
             raise RequestRejected("queue_full", "full")
-        return worker.engine._events(request)
+        events: AsyncGenerator[TokenEvent, None] = worker.engine._events(request)
+        return events
 
     monkeypatch.setattr(worker.engine, "generate", generate)
     response = await worker.post(CHAT, CHAT_BODY | {"n": 2})

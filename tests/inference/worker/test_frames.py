@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_calls_are_named_once_and_their_arguments_follow() -> None:
 
 def test_log_probabilities_leave_with_their_text_or_alone() -> None:
     frames = Frames(CHAT, include_usage=False)
-    scored = {"content": [], "refusal": None}
+    scored: dict[str, Any] = {"content": [], "refusal": None}
     assert _payload(frames.piece(Piece(0, ("a",), scored)))["choices"] == [
         {"index": 0, "delta": {"content": "a"}, "logprobs": scored, "finish_reason": None}
     ]

@@ -27,7 +27,7 @@ class ToolStyle:
     parsed_arguments: bool = False
 
 
-_SECTION = {"opening": "<｜tool▁calls▁begin｜>", "closing": "<｜tool▁calls▁end｜>"}
+_OPENING, _CLOSING = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _BEGIN, _SEP, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 
 # DeepSeek-V3.1 and later: the name, a mark, the arguments
@@ -38,7 +38,8 @@ DEEPSEEK = ToolStyle(
     after_arguments=_END,
     end=_END,
     head=re.compile(rf"\s*(?P<name>[\w.-]+)\s*{_SEP}"),
-    **_SECTION,
+    opening=_OPENING,
+    closing=_CLOSING,
 )
 # DeepSeek-V3 and R1: the kind, the name, the arguments in a fenced block
 DEEPSEEK_FENCED = ToolStyle(
@@ -49,7 +50,8 @@ DEEPSEEK_FENCED = ToolStyle(
     end=_END,
     head=re.compile(rf"\s*function\s*{_SEP}(?P<name>[\w.-]+)\s*```json\s"),
     separator="\n",
-    **_SECTION,
+    opening=_OPENING,
+    closing=_CLOSING,
 )
 # Hermes and Qwen: a JSON object between tags
 TAGGED = ToolStyle(

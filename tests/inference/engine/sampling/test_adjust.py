@@ -63,7 +63,7 @@ def test_penalties_follow_their_definitions(
 def test_biases_are_added_to_their_tokens(draw_of: Any) -> None:
     logits = torch.zeros(2, VOCABULARY)
     found = adjusted(logits, [draw_of(logit_bias=((3, 2.5), (39, -100.0))), draw_of(logit_bias=((3, -1.0),))])
-    assert (found[0, 3], found[0, 39], found[1, 3]) == (2.5, -100.0, -1.0)
+    assert [found[0, 3].item(), found[0, 39].item(), found[1, 3].item()] == [2.5, -100.0, -1.0]
     assert found.count_nonzero() == 3
 
 

@@ -26,7 +26,7 @@ def draws(count: int, *, seed: int = 3, **params: Any) -> list[Draw]:
 
 
 def tokens_of(logits: torch.Tensor, wanted: list[Draw]) -> list[int | None]:
-    return [choice and choice.token for choice in choose_tokens(logits, wanted)]
+    return [None if choice is None else choice.token for choice in choose_tokens(logits, wanted)]
 
 
 def counts_of(logits: list[float], count: int = 4000, **params: Any) -> Counter[int]:
