@@ -35,10 +35,12 @@ class EventWriter:
         """
         sequence, tokens, reason, logprobs, embedding = progress
         _, stream = self._requests[sequence.request.request_id]
-        first = bool(tokens) and sequence.completion_tokens == len(tokens)
+        made = len(sequence.tokens) - sequence.prompt_tokens
+        first = made == len(tokens) > 0
         text, shown, stopped = self._advance(stream, tokens)
         if shown < len(tokens):
             del sequence.tokens[shown - len(tokens) :]
+            made += shown - len(tokens)
             tokens, logprobs = tokens[:shown], logprobs[:shown]
         if reason is not None and not stopped:
             rest, stopped = stream.flush()
@@ -58,7 +60,7 @@ class EventWriter:
             reason,
             sequence.prompt_tokens,
             sequence.cached_tokens,
-            len(sequence.tokens) - sequence.prompt_tokens,
+            made,
             logprobs,
             _scores(sequence) if first else (),
             embedding,
@@ -67,6 +69,9 @@ class EventWriter:
 
     def _advance(self, stream: TextStream, tokens: tuple[int, ...]) -> tuple[str, int, bool]:
         """The text of tokens up to a stop string, how many they are, and whether there was one."""
+        if len(tokens) == 1 and tokens[0] not in self._eos_ids:
+            text, stopped = stream.push(tokens[0])
+            return text, 1, stopped
         text = ""
         for count, token in enumerate(tokens, 1):
             if token in self._eos_ids:

@@ -28,6 +28,7 @@ class Scheduler:
 
     def __init__(self, config: EngineConfig, eos_ids: Collection[int], counts: Counts | None = None) -> None:
         self._config = config
+        self._page_size = config.page_size
         self._eos_ids = frozenset(eos_ids)
         self.cache = PrefixCache(pages=config.pages, page_size=config.page_size)
         self.pages = self.cache.pool
@@ -111,8 +112,10 @@ class Scheduler:
         if not drafting:
             sequence.unseen += computed - sequence.computed
         sequence.computed, sequence.drafts = computed, result.drafts
-        self.cache.publish(sequence)
-        sequence.scores += result.scores
+        if computed // self._page_size > sequence.published:
+            self.cache.publish(sequence)
+        if row.scores:
+            sequence.scores += result.scores
         if drawn > 1:
             self.counts.drafted_tokens += drawn - 1
             self.counts.accepted_tokens += len(result.tokens) - 1
@@ -122,7 +125,7 @@ class Scheduler:
             self.finish(sequence, reason)
         if not tokens and reason is None:
             return None
-        return Progress(sequence, tokens, reason, result.logprobs[: len(tokens)], result.embedding)
+        return Progress(sequence, tokens, reason, result.logprobs and result.logprobs[: len(tokens)], result.embedding)
 
     def _accept(
         self, sequence: Sequence, tokens: tuple[int, ...]
