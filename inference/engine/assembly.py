@@ -18,16 +18,19 @@ def assemble(rows: Items[Row], *, page_size: int, turn_XR: torch.Tensor) -> Flat
     positions.
     """
     short = [row for row in rows if not is_long(row)]
-    positions = [position for row in rows for position in range(row.start, row.end)]
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
     last: list[int] = []
-    end = 0
     for row in rows:
-        end += len(row.tokens)
-        last += range(end - logit_count(row), end)
+        tokens += row.tokens
+        positions += range(row.start, row.end)
+        slots += _slots(row, page_size)
+        last += range(len(tokens) - logit_count(row), len(tokens))
     return FlatBatch(
-        token_T=torch.tensor([token for row in rows for token in row.tokens]),
+        token_T=torch.tensor(tokens),
         turn_TR=turn_XR[torch.tensor(positions)],
-        slot_T=torch.tensor([slot for row in rows for slot in _slots(row, page_size)]),
+        slot_T=torch.tensor(slots),
         short=_short(short, page_size) if short else None,
         long=_long(rows[len(short) :], sum(len(row.tokens) for row in short)),
         last_S=torch.tensor(last, dtype=torch.int64),
@@ -36,10 +39,11 @@ def assemble(rows: Items[Row], *, page_size: int, turn_XR: torch.Tensor) -> Flat
 
 def _slots(row: Row, page_size: int) -> list[int]:
     """The cache places of a row's new tokens."""
-    pages = row.pages
+    pages, start = row.pages, row.start
+    if len(row.tokens) == 1:
+        return [pages[start // page_size] * page_size + start % page_size]
     return [
-        pages[position // page_size] * page_size + position % page_size
-        for position in range(row.start, row.end)
+        pages[position // page_size] * page_size + position % page_size for position in range(start, row.end)
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 _PADDED_RATIO_MAX = 1.3  # padded area over needed area of a rectangle
@@ -45,11 +46,14 @@ class PagedRows:
     ) -> PagedRows:
         """Rows whose tokens follow each other in the flat batch, from its first token on."""
         columns = -(-max(ends) // page_size)
-        table = [[*row[:columns], *([0] * (columns - len(row)))] for row in pages]
-        count_B = torch.tensor(counts, dtype=torch.int32)
-        first_B = count_B.cumsum(0, dtype=torch.int32) - count_B
-        end_B = torch.tensor(ends, dtype=torch.int32)
-        return cls(torch.tensor(table, dtype=torch.int32), first_B, count_B, end_B)
+        table = np.zeros((len(pages), columns), dtype=np.int32)
+        for row, known in zip(table, pages, strict=True):
+            used = min(len(known), columns)
+            row[:used] = known[:used]
+        count = np.array(counts, dtype=np.int32)
+        first = np.cumsum(count, dtype=np.int32) - count
+        end = np.array(ends, dtype=np.int32)
+        return cls(*(torch.from_numpy(part) for part in (table, first, count, end)))
 
     @cached_property
     def tokens(self) -> int:
