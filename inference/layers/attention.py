@@ -155,9 +155,9 @@ class LatentAttention:
                 q_THQ[many],
                 cache_PZC,
                 row,
-                lambda latent_SL: self._forms.linear(latent_SL, w.kv_b).unflatten(1, (s.heads, -1)),
-                nope=s.nope,
+                kv_b=w.kv_b,
                 latent=s.latent,
                 scale=s.scale,
+                forms=self._forms,
             )
         return out_THV.flatten(1)

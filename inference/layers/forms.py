@@ -96,6 +96,20 @@ class LatentDecode(Protocol):
     ) -> None: ...
 
 
+class LatentExpand(Protocol):
+    """Attention to one piece of expanded context: values, and logarithms of the sums of weights."""
+
+    def __call__(
+        self,
+        q_THQ: torch.Tensor,
+        both_SHU: torch.Tensor,
+        rotary_SR: torch.Tensor,
+        *,
+        causal: bool,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Forms:
     """One form of every operation of a decoder."""
@@ -106,6 +120,7 @@ class Forms:
     route: Route
     latent_store_: LatentStore
     latent_decode_: LatentDecode
+    latent_expand: LatentExpand
 
 
 NATIVE = Forms(
@@ -115,6 +130,7 @@ NATIVE = Forms(
     route=router.route,
     latent_store_=latent_store.latent_store_,
     latent_decode_=latent_attention.latent_decode_,
+    latent_expand=latent_attention.latent_expand,
 )
 """The C++ kernels, where they are compiled."""
 
@@ -125,6 +141,7 @@ TORCH = Forms(
     route=router_reference.route,
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_cpu.latent_decode_,
+    latent_expand=latent_attention_cpu.latent_expand,
 )
 """Plain torch, fp32 activations."""
 
@@ -135,6 +152,7 @@ REFERENCE = Forms(
     route=router_reference.route,
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_reference.latent_decode_,
+    latent_expand=latent_attention_reference.latent_expand,
 )
 """The definitions; with one token a pass (see `deepseek.py`) any split of a batch gives the same bits."""
 

@@ -11,7 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_ops.latent_attention import LatentHeads, PagedRows, cpu, latent_decode_, pack_latent_heads, reference
+from moe_ops.latent_attention import (
+    LatentHeads,
+    PagedRows,
+    cpu,
+    latent_decode_,
+    latent_expand,
+    pack_latent_heads,
+    reference,
+)
 from moe_ops.latent_attention.heads import PackedHeads, unpack_heads
 
 SCALE, PAGE = 0.21, 4
@@ -147,6 +155,28 @@ def test_a_token_is_the_same_bits_alone_in_any_batch_on_any_threads(
             q = c.q_THQ[first + token : first + token + 1]
             assert c.run(latent_decode_, rows, q)[0].equal(together[first + token]), isa
         first += count
+
+
+@natively()
+@given(
+    tokens=st.sampled_from([1, 6, 63, 64, 65, 150]),
+    context=st.sampled_from([1, 64, 65, 130]),
+    widths=st.sampled_from(WIDTHS),
+    causal=st.booleans(),
+)
+def test_expanded_pieces_equal_the_definition(
+    *, isa: str, tokens: int, context: int, widths: tuple[int, int, int, int, int], causal: bool
+) -> None:
+    """Queries behind the end of a causal piece see all of it."""
+    heads, nope, rotary, value, _ = widths
+    random = torch.Generator().manual_seed(tokens + context)
+    q = torch.randn(tokens, heads, 3 + nope + rotary, generator=random)[..., 3:]
+    both = torch.randn(context, heads, nope + value, generator=random)
+    rotary_SR = torch.randn(context, 5 + rotary, generator=random)[:, 5:]
+    expected = reference.latent_expand(q, both, rotary_SR, causal=causal, scale=SCALE)
+    for form in (latent_expand, cpu.latent_expand):
+        found = form(q, both, rotary_SR, causal=causal, scale=SCALE)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5, msg=isa)
 
 
 def test_only_a_token_s_own_past_matters(isa: str) -> None:

@@ -43,3 +43,17 @@ def latent_decode_(
         heads.latent,
         scale,
     )
+
+
+def latent_expand(
+    q_THQ: torch.Tensor, both_SHU: torch.Tensor, rotary_SR: torch.Tensor, *, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As the reference, in fp32. A row's result does not depend on the number of threads. Raises
+    `RuntimeError` for shapes or types that do not fit.
+    """
+    if not native.available():
+        return cpu.latent_expand(q_THQ, both_SHU, rotary_SR, causal=causal, scale=scale)
+    found: tuple[torch.Tensor, torch.Tensor] = torch.ops.tokenworks.latent_expand(
+        q_THQ, both_SHU, rotary_SR, causal, scale
+    )
+    return found

@@ -38,6 +38,26 @@ def latent_decode_(
             out_THV[first + offset] = torch.einsum("hl,hlv->hv", latent_HL, value_HLV)
 
 
+def latent_expand(
+    q_THQ: torch.Tensor, both_SHU: torch.Tensor, rotary_SR: torch.Tensor, *, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values (T, H, V) that queries attend to in a piece of context, and the logarithms (T, H) of the sums of
+    weights, by which the results of several pieces are put together.
+
+    `both_SHU` are position-free keys and values of all heads (U = K + V), `rotary_SR` the keys' other part,
+    which heads share. `causal`: query t sees positions 0 … t of the piece.
+    """
+    nope = q_THQ.shape[2] - rotary_SR.shape[1]
+    rotary_SHR = rotary_SR[:, None].expand(-1, both_SHU.shape[1], -1)
+    keys_SHQ = torch.cat([both_SHU[..., :nope], rotary_SHR], dim=-1)
+    scores_HTS = torch.einsum("thq,shq->hts", q_THQ, keys_SHQ) * scale
+    if causal:
+        hidden_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool).triu(1)
+        scores_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf"))
+    out_THV = torch.einsum("hts,shv->thv", scores_HTS.softmax(-1), both_SHU[..., nope:])
+    return out_THV, scores_HTS.logsumexp(-1).t()
+
+
 def expanded_attention(
     q_THQ: torch.Tensor, context_SC: torch.Tensor, kv_b_HUL: torch.Tensor, *, nope: int, scale: float
 ) -> torch.Tensor:

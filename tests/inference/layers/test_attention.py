@@ -12,8 +12,10 @@ from inference.engine import packing
 from inference.layers import expanded
 from inference.layers.batch import LongRow
 from inference.layers.expanded import expanded_attention
+from inference.layers.forms import NATIVE, REFERENCE, TORCH
 from inference.models.loader import load_model
 from moe_ops.latent_attention import reference
+from moe_ops.linear import pack_matrix
 
 LogitsOf = Callable[..., list[torch.Tensor]]
 
@@ -49,14 +51,15 @@ def test_pieces_equal_the_definition(
     cache.view(-1, latent + rotary)[place] = context_SC
     kv_b = torch.randn(heads, nope + value, latent, generator=generator)
     q = torch.randn(count, heads, nope + rotary, generator=generator)
-    found = expanded_attention(
-        q,
-        cache,
-        LongRow(0, count, start, pages[: -(-context // page)]),
-        lambda latent_SL: torch.einsum("sl,hul->shu", latent_SL, kv_b),
-        nope=nope,
-        latent=latent,
-        scale=0.3,
-    )
-    expected = reference.expanded_attention(q, context_SC, kv_b, nope=nope, scale=0.3)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for forms in (TORCH, NATIVE, REFERENCE):
+        found = expanded_attention(
+            q,
+            cache,
+            LongRow(0, count, start, pages[: -(-context // page)]),
+            kv_b=pack_matrix(kv_b.flatten(0, 1), "float32"),
+            latent=latent,
+            scale=0.3,
+            forms=forms,
+        )
+        expected = reference.expanded_attention(q, context_SC, kv_b, nope=nope, scale=0.3)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

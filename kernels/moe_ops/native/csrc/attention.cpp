@@ -230,4 +230,24 @@ void decode(const Decode& call) {
   parallel(threads, [&](int, int) { run(); });
 }
 
+void expand(const Piece& piece) {
+  static thread_local Scratch shared;
+  const Kernels& k = kernels();
+  const int64_t blocks = piece.blocks(), size = piece.block_floats();
+  const int64_t queries = (piece.tokens + kBlock - 1) / kBlock;
+  float* turned = shared.of(piece.heads * blocks * size);
+  Queue turns(static_cast<int>(piece.heads * blocks)), work(static_cast<int>(piece.heads * queries));
+  parallel(thread_count(), [&](int, int) {
+    for (int next; (next = turns.take()) >= 0;) k.turn(piece, next / blocks, next % blocks, turned + next * size);
+    barrier();
+    static thread_local Scratch scratch;
+    float* memory = scratch.of(kBlock * (kBlock + piece.value_padded()));
+    for (int next; (next = work.take()) >= 0;) {
+      const int64_t head = next % piece.heads;
+      const int64_t block = queries - 1 - next / piece.heads;  // long ones first
+      k.attend_piece(piece, head, block * kBlock, turned + head * blocks * size, memory);
+    }
+  });
+}
+
 }  // namespace tokenworks::attention

@@ -55,6 +55,26 @@ struct Partial {
   float* latent;
 };
 
+// Many queries and a piece of their context, expanded: `both` holds nope-wide keys and values of all heads.
+struct Piece {
+  const float* q;
+  int64_t q_token, q_head;  // strides
+  const float* both;
+  int64_t both_row;
+  const float* rotary;  // of keys, shared by all heads
+  int64_t rotary_row;
+  float *out, *total;  // (tokens, heads, value) and (tokens, heads): logarithms of the sums of weights
+  int64_t tokens, context, heads, nope, rotary_width, value;
+  bool causal;  // query t sees positions 0 … t of the piece
+  float scale;
+
+  int64_t query() const { return nope + rotary_width; }
+  int64_t blocks() const { return (context + kBlock - 1) / kBlock; }
+  int64_t value_padded() const { return (value + kPanel - 1) / kPanel * kPanel; }
+  // One head's keys, turned so that positions run fastest, and its values, of one block.
+  int64_t block_floats() const { return kBlock * (query() + value_padded()); }
+};
+
 struct Kernels {
   void (*multiply)(const HeadMatrix&, const HeadProduct&);
   // Sets `partial` to the result of positions [first, last); `scratch` holds scratch_floats(...).
@@ -64,6 +84,9 @@ struct Kernels {
   void (*merge)(Partial into, Partial other, int64_t vectors, int64_t padded);
   // Divides latents by sums and writes them to `out`.
   void (*finish)(Partial partial, int64_t vectors, int64_t padded, float* out);
+  void (*turn)(const Piece&, int64_t head, int64_t block, float* out);
+  // Queries [first, first + kBlock) of one head against its turned blocks; scratch: kBlock × (kBlock + padded).
+  void (*attend_piece)(const Piece&, int64_t head, int64_t first, const float* turned, float* scratch);
   void (*rms_norm)(const float* x, const float* weight, float* out, int64_t width, float eps);
   // Products of each of `rows` vectors x with `count` rows of `weight`, all `width` long and dense.
   void (*dots)(const float* x, int64_t rows, const float* weight, int64_t width, int64_t count, float* out,
@@ -104,5 +127,8 @@ struct Decode {
   float scale;
 };
 void decode(const Decode& call);
+
+// Sets `out` and `total` of `piece`.
+void expand(const Piece& piece);
 
 }  // namespace tokenworks::attention

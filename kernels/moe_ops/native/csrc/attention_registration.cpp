@@ -76,6 +76,24 @@ void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
        static_cast<float>(scale)});
 }
 
+std::tuple<Tensor, Tensor> latent_expand(const Tensor& q_THQ, const Tensor& both_SHU, const Tensor& rotary_SR,
+                                         bool causal, double scale) {
+  const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), context = both_SHU.size(0);
+  const int64_t rotary = rotary_SR.size(1), nope = q_THQ.size(2) - rotary, value = both_SHU.size(2) - nope;
+  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && rotary_SR.scalar_type() == at::kFloat &&
+                  rotary_SR.stride(1) == 1 && rotary_SR.size(0) == context && both_SHU.size(1) == heads &&
+                  nope > 0 && value > 0 && context > 0 && tokens > 0,
+              "latent_expand: arguments do not fit each other");
+  Tensor out = at::empty({tokens, heads, value}, q_THQ.options());
+  Tensor total = at::empty({tokens, heads}, q_THQ.options());
+  tokenworks::attention::expand({q_THQ.const_data_ptr<float>(), q_THQ.stride(0), q_THQ.stride(1),
+                                 floats(both_SHU, "both_SHU"), heads * (nope + value),
+                                 rotary_SR.const_data_ptr<float>(), rotary_SR.stride(0),
+                                 out.mutable_data_ptr<float>(), total.mutable_data_ptr<float>(), tokens, context,
+                                 heads, nope, rotary, value, causal, static_cast<float>(scale)});
+  return {out, total};
+}
+
 // Rows may be a slice of wider ones: only the last dimension has to be dense.
 void latent_store(const Tensor& fresh_TC, const Tensor& norm_L, double eps, const Tensor& turn_TR,
                   const Tensor& slot_T, const Tensor& cache_PZC, const Tensor& q_THQ) {
@@ -145,6 +163,8 @@ TORCH_LIBRARY_FRAGMENT(tokenworks, m) {
       "latent_store_(Tensor fresh, Tensor norm, float eps, Tensor turn, Tensor slot, Tensor(a!) cache, "
       "Tensor(b!) q) -> ()",
       latent_store);
+  m.def("latent_expand(Tensor q, Tensor both, Tensor rotary, bool causal, float scale) -> (Tensor, Tensor)",
+        latent_expand);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rms_norm);
   m.def(
       "route(Tensor x, Tensor weight, Tensor? bias, Tensor? allowed, int top_k, int groups, int groups_kept, "
