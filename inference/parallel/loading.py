@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from inference.layers.forms import Forms, Packing, forms_for
+from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
 from inference.models.config_file import read_config
 from inference.models.decoder import DecoderLayer
@@ -54,9 +55,7 @@ def load_part(
 class _PartLoader(_Loader):
     """Builds layers of the local sizes whose results are summed."""
 
-    def __init__(
-        self, plan: ShardPlan, checkpoint: ShardedCheckpoint, packing: Packing, store: PackedStore
-    ) -> None:
+    def __init__(self, plan: ShardPlan, checkpoint: Checkpoint, packing: Packing, store: PackedStore) -> None:
         super().__init__(plan.local_config, checkpoint, packing, store)
         self._plan = plan
 

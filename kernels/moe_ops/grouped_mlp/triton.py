@@ -102,8 +102,8 @@ def packed_mlp_(
 
 @kernel
 def _up(
-    x: Any, weight: Any, scale: Any, order: Any, block_experts: Any, act: Any,
-    x_step: Any, top_k: Any, pairs: Any, hidden: Any, width: Any, experts: Any,
+    x: tl.tensor, weight: tl.tensor, scale: tl.tensor, order: tl.tensor, block_experts: tl.tensor, act: tl.tensor,
+    x_step: tl.tensor, top_k: tl.tensor, pairs: tl.tensor, hidden: tl.tensor, width: tl.tensor, experts: tl.tensor,
     BLOCK_M: tl.constexpr, PRODUCT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ) -> None:  # fmt: skip
     block = tl.program_id(0).to(tl.int64)
@@ -143,8 +143,8 @@ def _up(
 
 @kernel
 def _down(
-    act: Any, weight: Any, scale: Any, order: Any, block_experts: Any, pair_weights: Any, y: Any,
-    pairs: Any, hidden: Any, width: Any, experts: Any,
+    act: tl.tensor, weight: tl.tensor, scale: tl.tensor, order: tl.tensor, block_experts: tl.tensor, pair_weights: tl.tensor, y: tl.tensor,
+    pairs: tl.tensor, hidden: tl.tensor, width: tl.tensor, experts: tl.tensor,
     BLOCK_M: tl.constexpr, PRODUCT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ) -> None:  # fmt: skip
     block = tl.program_id(0).to(tl.int64)
@@ -175,7 +175,7 @@ def _down(
 
 
 @kernel
-def _weights(at: Any, real: Any) -> Any:
+def _weights(at: tl.tensor, real: tl.tensor) -> tl.tensor:
     """A tile of weights; e4m3 takes the way through fp16, which holds all its numbers."""
     tile = tl.load(at, mask=real, other=0.0)
     if tile.dtype == tl.float8e4nv:
@@ -185,7 +185,7 @@ def _weights(at: Any, real: Any) -> Any:
 
 @kernel
 def _sum(
-    y: Any, chosen: Any, out: Any, out_step: Any, hidden: Any, experts: Any,
+    y: tl.tensor, chosen: tl.tensor, out: tl.tensor, out_step: tl.tensor, hidden: tl.tensor, experts: tl.tensor,
     TOP_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     token = tl.program_id(0).to(tl.int64)

@@ -11,7 +11,6 @@ Unmeasured: checked in Triton's interpreter only.
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -81,8 +80,8 @@ def latent_attention(
 
 @kernel
 def _attend(
-    q: Any, cache: Any, pages: Any, firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any,
-    page_step: Any, place_step: Any, pages_step: Any, scale: Any, heads: Any, chunks: Any, new: Any,
+    q: tl.tensor, cache: tl.tensor, pages: tl.tensor, firsts: tl.tensor, counts: tl.tensor, ends: tl.tensor, partials: tl.tensor, weights: tl.tensor,
+    page_step: tl.tensor, place_step: tl.tensor, pages_step: tl.tensor, scale: tl.tensor, heads: tl.tensor, chunks: tl.tensor, new: tl.tensor,
     PAGE: tl.constexpr, ROTARY: tl.constexpr, ROTARY_UP: tl.constexpr, PRODUCT: tl.constexpr,
     CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -138,8 +137,8 @@ def _attend(
 
 @kernel
 def _merge(
-    firsts: Any, counts: Any, ends: Any, partials: Any, weights: Any, out: Any,
-    heads: Any, chunks: Any, new: Any,
+    firsts: tl.tensor, counts: tl.tensor, ends: tl.tensor, partials: tl.tensor, weights: tl.tensor, out: tl.tensor,
+    heads: tl.tensor, chunks: tl.tensor, new: tl.tensor,
     CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
 ) -> None:  # fmt: skip
     row, offset, head = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(1)

@@ -6,8 +6,6 @@ Unmeasured: checked in Triton's interpreter only.
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -44,7 +42,7 @@ def latent_store_(
 
 @kernel
 def _store(
-    fresh: Any, norm: Any, turn: Any, slots: Any, cache: Any, fresh_step: Any, cache_step: Any, eps: Any,
+    fresh: tl.tensor, norm: tl.tensor, turn: tl.tensor, slots: tl.tensor, cache: tl.tensor, fresh_step: tl.tensor, cache_step: tl.tensor, eps: tl.tensor,
     LATENT: tl.constexpr, LATENT_UP: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,
 ) -> None:  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
@@ -71,7 +69,7 @@ def _store(
 
 @kernel
 def _turn(
-    q: Any, turn: Any, q_step: Any, head_step: Any, heads: Any, nope: Any,
+    q: tl.tensor, turn: tl.tensor, q_step: tl.tensor, head_step: tl.tensor, heads: tl.tensor, nope: tl.tensor,
     BLOCK_H: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,
 ) -> None:  # fmt: skip
     token = tl.program_id(0).to(tl.int64)

@@ -3,8 +3,6 @@
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -48,7 +46,7 @@ def _launch(
 
 @kernel
 def _norm(
-    x: Any, residual: Any, weight: Any, out: Any, x_step: Any, residual_step: Any, hidden: Any, eps: Any,
+    x: tl.tensor, residual: tl.tensor, weight: tl.tensor, out: tl.tensor, x_step: tl.tensor, residual_step: tl.tensor, hidden: tl.tensor, eps: tl.tensor,
     ADD: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     token = tl.program_id(0).to(tl.int64)

@@ -6,8 +6,6 @@ Unmeasured: checked in Triton's interpreter only.
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -49,8 +47,8 @@ def route(
 
 @kernel
 def _route(
-    x: Any, weight: Any, bias: Any, allowed: Any, weights: Any, experts: Any,
-    x_step: Any, allowed_step: Any, tokens: Any, hidden: Any, scale: Any,
+    x: tl.tensor, weight: tl.tensor, bias: tl.tensor, allowed: tl.tensor, weights: tl.tensor, experts: tl.tensor,
+    x_step: tl.tensor, allowed_step: tl.tensor, tokens: tl.tensor, hidden: tl.tensor, scale: tl.tensor,
     SIGMOID: tl.constexpr, NORMALIZE: tl.constexpr, TOP_K: tl.constexpr,
     GROUPS: tl.constexpr, KEPT: tl.constexpr, SIZE: tl.constexpr,
     GROUPS_UP: tl.constexpr, SIZE_UP: tl.constexpr,
@@ -119,9 +117,9 @@ def _route(
 
 @kernel
 def _best_groups(
-    members: Any, TWO: tl.constexpr, KEPT: tl.constexpr,
+    members: tl.tensor, TWO: tl.constexpr, KEPT: tl.constexpr,
     BLOCK_T: tl.constexpr, GROUPS_UP: tl.constexpr, SIZE_UP: tl.constexpr,
-) -> Any:  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """`members`, with −inf in all groups but KEPT: those whose best two, or best one, are highest."""
     NEVER: tl.constexpr = float("-inf")
     rank = tl.max(members, axis=2)
