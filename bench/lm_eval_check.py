@@ -25,6 +25,8 @@ from inference.models import loader
 
 NANO = Path(loader.__file__).parent / "nano"
 _HTTP_AT_ONCE = 8
+# left alone, `hf` asks the tokenizer and `local-completions` does not
+_BOTH = {"add_bos_token": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,9 +58,10 @@ async def _check(options: argparse.Namespace) -> None:
                 "tokenizer_backend": "huggingface",
                 "num_concurrent": _HTTP_AT_ONCE,
                 "max_length": 4096,
+                **_BOTH,
             }
             await _lm_eval(options, folder, "local-completions", settings, tasks)
-        await _lm_eval(options, folder, "hf", {"pretrained": model, "dtype": "float32"}, tasks)
+        await _lm_eval(options, folder, "hf", {"pretrained": model, "dtype": "float32", **_BOTH}, tasks)
         rows = compare_runs(folder / "local-completions", folder / "hf", tasks)
     report("lm_eval", rows, title=f"lm_eval, {options.items} items a task: worker against transformers")
     print(f"written to {FOLDER}")
