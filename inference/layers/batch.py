@@ -7,6 +7,7 @@ positions in a page.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,3 +50,14 @@ class FlatBatch:
     adapters: AdapterPlan | None = None
     routing: RoutingPlan | None = None
     observer: RoutingObserver | None = None
+
+    def all_rows(self, page_size: int) -> Iterator[tuple[int, PagedRows]]:
+        """Rows of few and of many new tokens alike, with the place of their first token: for attention that
+        makes no difference between them.
+        """
+        if self.short is not None:
+            yield 0, self.short
+        for row in self.long:
+            pages, end = [row.pages_P.tolist()], row.start + row.count
+            rows = PagedRows.build(pages=pages, counts=[row.count], ends=[end], page_size=page_size)
+            yield row.first, rows

@@ -52,6 +52,13 @@ def inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     return interpolated_P * (1 - keep_P) + extrapolated_P * keep_P
 
 
+def plain_rotations(width: int, theta: float, positions: int) -> torch.Tensor:
+    """Rotations of positions 0, 1, … without YaRN, as complex numbers (positions, `width` / 2)."""
+    turn_P = theta ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    angle_TP = torch.arange(positions, dtype=torch.float32).unsqueeze(1) * turn_P
+    return torch.polar(torch.ones_like(angle_TP), angle_TP)
+
+
 def softmax_scale(config: ModelConfig) -> float:
     """What attention scores are multiplied by: head width^-½, times YaRN's correction squared."""
     scale = float(config.qk_head_dim**-0.5)

@@ -56,7 +56,7 @@ class _Loader(WeightReader):
         config = self._config
         rope = RopeTable.build(config)
         embedding = self.embedding()
-        head = self.matrix("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
+        head = self.head(tied=config.tie_word_embeddings)
         return DeepseekModel(
             config=config,
             cached=self._shape.cached,
@@ -86,12 +86,10 @@ class _Loader(WeightReader):
     def _layer(self, index: int) -> DecoderLayer:
         prefix = f"model.layers.{index}"
         moe = self._config.is_moe_layer(index)
-        return DecoderLayer(
-            attention_norm=self.weight(f"{prefix}.input_layernorm"),
+        return self.layer(
+            prefix,
             attention=self._attention(f"{prefix}.self_attn"),
-            mlp_norm=self.weight(f"{prefix}.post_attention_layernorm"),
             mlp=self._moe(f"{prefix}.mlp", index) if moe else self._mlp(f"{prefix}.mlp"),
-            forms=self.packing.forms,
         )
 
     def _attention(self, prefix: str) -> LatentAttention:

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from inference.models.config import ModelConfig
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+class Trunk(Protocol):
+    """The sizes that every decoder has."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+    @property
+    def tie_word_embeddings(self) -> bool: ...
 
 
 def expected_shapes(config: ModelConfig) -> Shapes:
@@ -19,15 +36,23 @@ def expected_tensors(config: ModelConfig, *, mtp: bool) -> Iterator[tuple[str, t
 
     One after the other: a wrong configuration may name more than there is memory for.
     """
+    yield from trunk_tensors(config)
+    for layer in range(config.num_hidden_layers):
+        yield from _layer_tensors(config, layer)
+    if mtp and config.num_nextn_predict_layers:
+        yield from _mtp_tensors(config)
+
+
+def trunk_tensors(config: Trunk) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What every decoder has outside its attention and MLPs: embedding, head and all norms before them."""
     hidden = config.hidden_size
     yield "model.embed_tokens.weight", (config.vocab_size, hidden)
     yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:
         yield "lm_head.weight", (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
-        yield from _layer_tensors(config, layer)
-    if mtp and config.num_nextn_predict_layers:
-        yield from _mtp_tensors(config)
+        yield f"model.layers.{layer}.input_layernorm.weight", (hidden,)
+        yield f"model.layers.{layer}.post_attention_layernorm.weight", (hidden,)
 
 
 def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
@@ -46,17 +71,14 @@ def ignored_prefixes(config: ModelConfig) -> tuple[str, ...]:
 def _mtp_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The layer after the last, without the copies of embedding and head that V3 publishes with it."""
     hidden, prefix = config.hidden_size, f"model.layers.{config.num_hidden_layers}"
+    for norm in ("input_layernorm", "post_attention_layernorm", "enorm", "hnorm", "shared_head.norm"):
+        yield f"{prefix}.{norm}.weight", (hidden,)
     yield from _layer_tensors(config, config.num_hidden_layers)
-    yield f"{prefix}.enorm.weight", (hidden,)
-    yield f"{prefix}.hnorm.weight", (hidden,)
     yield f"{prefix}.eh_proj.weight", (hidden, 2 * hidden)
-    yield f"{prefix}.shared_head.norm.weight", (hidden,)
 
 
 def _layer_tensors(config: ModelConfig, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, prefix = config.hidden_size, f"model.layers.{layer}"
-    yield f"{prefix}.input_layernorm.weight", (hidden,)
-    yield f"{prefix}.post_attention_layernorm.weight", (hidden,)
     yield from _attention_shapes(config, f"{prefix}.self_attn").items()
     if config.is_moe_layer(layer):
         yield from _moe_tensors(config, f"{prefix}.mlp")

@@ -16,21 +16,17 @@ import torch.nn.functional as fn
 from inference.layers.batch import FlatBatch
 from inference.layers.forms import Packing
 from inference.layers.moe import MoeMlp
+from inference.layers.rope import plain_rotations
 from inference.models.checkpoint import Checkpoint
 from inference.models.decoder import Decoder, DecoderLayer
 from inference.models.fields import Fields
-from inference.models.names import mlp_shapes
+from inference.models.names import mlp_shapes, trunk_tensors
 from inference.models.packed import PackedStore
 from inference.models.reader import WeightReader
 from moe_ops.latent_attention import PagedRows
 from moe_ops.linear import PackedMatrix, pack_matrix
 from moe_ops.rope import rotate_pairs
 from moe_ops.router import RouterSpec
-
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "max_position_embeddings",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +53,21 @@ class Qwen3MoeConfig:
         """Parse a `config.json`. A `ConfigError` names what is missing or not computed here."""
         fields = Fields({"num_experts": data.get("num_local_experts"), **data}, source)
         rope = fields.optional_section("rope_scaling") or fields.optional_section("rope_parameters") or fields
-        for name in ("rope_type", "type"):
-            rope.choice(name, "default", ("default",))
+        rope.choice("type", rope.choice("rope_type", "default", ("default",)), ("default",))
         fields.choice("hidden_act", "silu", ("silu",))
-        for name in ("attention_bias", "use_sliding_window"):
-            if fields.flag(name, False):
-                raise fields.error(name, "false")
-        if fields.integer("decoder_sparse_step", 1) != 1 or fields.integers("mlp_only_layers"):
-            raise fields.error("mlp_only_layers", "no dense layers, and decoder_sparse_step 1")
-        sizes = {name: fields.integer(name, None, at_least=1, at_most=1 << 20) for name in _SIZES}
-        if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
-            raise fields.error("num_key_value_heads", "a divisor of num_attention_heads")
-        if sizes["num_experts_per_tok"] > sizes["num_experts"] or sizes["head_dim"] % 2:
-            raise fields.error("num_experts_per_tok", "at most num_experts, and an even head_dim")
+        names = [name for name, kind in cls.__annotations__.items() if kind == "int"]
+        sizes = {name: fields.integer(name, None, at_least=1, at_most=1 << 20) for name in names}
+        for refused, name, expected in (
+            (fields.flag("attention_bias", False), "attention_bias", "false"),
+            (fields.flag("use_sliding_window", False), "use_sliding_window", "false"),
+            (fields.integers("mlp_only_layers"), "mlp_only_layers", "no dense layers"),
+            (fields.integer("decoder_sparse_step", 1) != 1, "decoder_sparse_step", "1"),
+            (sizes["num_attention_heads"] % sizes["num_key_value_heads"], "num_key_value_heads", "a divisor"),
+            (sizes["num_experts"] < sizes["num_experts_per_tok"], "num_experts_per_tok", "fewer"),
+            (sizes["head_dim"] % 2, "head_dim", "an even number"),
+        ):
+            if refused:
+                raise fields.error(name, expected)
         return cls(
             **sizes,
             norm_topk_prob=fields.flag("norm_topk_prob", False),
@@ -83,13 +81,8 @@ def tensors(config: Qwen3MoeConfig, _: bool) -> Iterator[tuple[str, tuple[int, .
     """Names and shapes of all tensors; no checkpoint has a prediction module."""
     c, hidden = config, config.hidden_size
     queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
-    yield "model.embed_tokens.weight", (c.vocab_size, hidden)
-    yield "model.norm.weight", (hidden,)
-    if not c.tie_word_embeddings:
-        yield "lm_head.weight", (c.vocab_size, hidden)
+    yield from trunk_tensors(c)
     for layer in (f"model.layers.{index}" for index in range(c.num_hidden_layers)):
-        yield f"{layer}.input_layernorm.weight", (hidden,)
-        yield f"{layer}.post_attention_layernorm.weight", (hidden,)
         for part, width in (("q", queries), ("k", keys), ("v", keys)):
             yield f"{layer}.self_attn.{part}_proj.weight", (width, hidden)
         yield f"{layer}.self_attn.o_proj.weight", (hidden, queries)
@@ -108,7 +101,7 @@ class GroupedQueryAttention:
         self._config = config
         self._qkv = reader.store.piece(f"{name}.qkv", PackedMatrix, lambda: _pack_qkv(reader, config, name))
         self._q_norm, self._k_norm = (
-            _paired(reader.weight(f"{name}.{part}_norm"), config.head_dim) for part in "qk"
+            _paired(reader.weight(f"{name}.{x}_norm"), config.head_dim) for x in "qk"
         )
         self._o = reader.matrix(f"{name}.o_proj")
 
@@ -118,16 +111,15 @@ class GroupedQueryAttention:
         """Write keys and values of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
         c = self._config
         heads_TYX = self._linear(x_TD, self._qkv).unflatten(1, (-1, c.head_dim))
-        q_THX, k_TGX, v_TGX = heads_TYX.split(
-            [c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads], dim=1
-        )
+        keys = c.num_key_value_heads
+        q_THX, k_TGX, v_TGX = heads_TYX.split([c.num_attention_heads, keys, keys], dim=1)
         turn_T1R = batch.turn_TR.unsqueeze(1)
         q_THX = rotate_pairs(self._head_norm(q_THX, self._q_norm), turn_T1R)
         k_TGX = rotate_pairs(self._head_norm(k_TGX, self._k_norm), turn_T1R)
         fresh_TC = torch.cat([k_TGX, v_TGX], dim=1).flatten(1).to(cache_PZC.dtype)
         cache_PZC.flatten(0, 1).index_copy_(0, batch.slot_T, fresh_TC)
         seen_THX = torch.empty_like(q_THX)
-        for first, rows in _all_rows(batch, cache_PZC.shape[1]):
+        for first, rows in batch.all_rows(cache_PZC.shape[1]):
             self._attend(seen_THX[first:], q_THX[first:], cache_PZC, rows)
         self._linear(seen_THX.flatten(1), self._o, out=out_TD, add=True)
 
@@ -143,12 +135,9 @@ class GroupedQueryAttention:
             unwritten_BS = torch.arange(context_BSC.shape[1]) >= r.end_B.unsqueeze(1)
             context_BSC.masked_fill_(unwritten_BS.unsqueeze(2), 0.0)  # a weight of 0 would not stop a NaN
             keys_BGSX, values_BGSX = context_BSC.unflatten(2, (2, -1, q_THX.shape[2])).permute(2, 0, 3, 1, 4)
+            q_BHNX, mask_B1NS = q_THX[r.token_BN].transpose(1, 2), r.mask_BNS.unsqueeze(1)
             out_BHNX = fn.scaled_dot_product_attention(
-                q_THX[r.token_BN].transpose(1, 2),
-                keys_BGSX,
-                values_BGSX,
-                attn_mask=r.mask_BNS.unsqueeze(1),
-                enable_gqa=True,
+                q_BHNX, keys_BGSX, values_BGSX, attn_mask=mask_B1NS, enable_gqa=True
             )
             seen_THX[r.token_X] = out_BHNX.transpose(1, 2).flatten(0, 1)[r.place_X]
 
@@ -158,40 +147,32 @@ def build(
 ) -> Decoder:
     """The model from its open checkpoint."""
     reader = WeightReader(checkpoint, packing, store)
-    pairs = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    position_X1 = torch.arange(config.max_position_embeddings, dtype=torch.float32).unsqueeze(1)
-    angle_XR = position_X1 / config.rope_theta**pairs
     return Decoder(
         config=config,
         cached=2 * config.num_key_value_heads * config.head_dim,
-        turn_XR=torch.polar(torch.ones_like(angle_XR), angle_XR),
+        turn_XR=plain_rotations(config.head_dim, config.rope_theta, config.max_position_embeddings),
         embedding=reader.embedding(),
         layers=tuple(_layer(reader, config, index) for index in range(config.num_hidden_layers)),
         norm=reader.weight("model.norm"),
-        head=reader.matrix("model.embed_tokens" if config.tie_word_embeddings else "lm_head"),
+        head=reader.head(tied=config.tie_word_embeddings),
         forms=packing.forms,
     )
 
 
 def _layer(reader: WeightReader, config: Qwen3MoeConfig, index: int) -> DecoderLayer:
-    name, forms = f"model.layers.{index}", reader.packing.forms
+    name = f"model.layers.{index}"
     experts = [(f"{name}.mlp.experts.{expert}", 1) for expert in range(config.num_experts)]
-    return DecoderLayer(
-        attention_norm=reader.weight(f"{name}.input_layernorm"),
-        attention=GroupedQueryAttention(reader, config, f"{name}.self_attn"),
-        mlp_norm=reader.weight(f"{name}.post_attention_layernorm"),
-        mlp=MoeMlp(
-            router_ED=reader.weight(f"{name}.mlp.gate"),
-            bias_E=None,
-            spec=RouterSpec(config.num_experts_per_tok, 1, 1, "softmax", config.norm_topk_prob, 1.0),
-            experts=reader.experts(f"{name}.mlp", experts),
-            shared=0,
-            forms=forms,
-            name=f"{name}.mlp",
-            layer=index,
-        ),
-        forms=forms,
+    mlp = MoeMlp(
+        router_ED=reader.weight(f"{name}.mlp.gate"),
+        bias_E=None,
+        spec=RouterSpec(config.num_experts_per_tok, 1, 1, "softmax", config.norm_topk_prob, 1.0),
+        experts=reader.experts(f"{name}.mlp", experts),
+        shared=0,
+        forms=reader.packing.forms,
+        name=f"{name}.mlp",
+        layer=index,
     )
+    return reader.layer(name, attention=GroupedQueryAttention(reader, config, f"{name}.self_attn"), mlp=mlp)
 
 
 def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> PackedMatrix:
@@ -203,12 +184,3 @@ def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> Packed
 def _paired(rows: torch.Tensor, head: int) -> torch.Tensor:
     """Each head's first half and second half in turns."""
     return rows.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
-
-
-def _all_rows(batch: FlatBatch, page_size: int) -> Iterator[tuple[int, PagedRows]]:
-    """Rows of few and of many new tokens alike, each with the place of its first token in the batch."""
-    if batch.short is not None:
-        yield 0, batch.short
-    for row in batch.long:
-        pages, end = [row.pages_P.tolist()], row.start + row.count
-        yield row.first, PagedRows.build(pages=pages, counts=[row.count], ends=[end], page_size=page_size)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from inference.layers.forms import Packing
+from inference.layers.mlp import GatedMlp
+from inference.layers.moe import MoeMlp
 from inference.models.checkpoint import Checkpoint
+from inference.models.decoder import Attention, DecoderLayer
 from inference.models.packed import PackedStore
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
 from moe_ops.linear import PackedMatrix, pack_matrix
@@ -26,6 +29,20 @@ class WeightReader:
     def embedding(self) -> torch.Tensor:
         """One row per token, mapped from the file where it is of the right type."""
         return self.checkpoint.map("model.embed_tokens.weight", self.packing.kept)
+
+    def head(self, *, tied: bool) -> PackedMatrix:
+        """What turns states into logits: the embedding itself where both are `tied`."""
+        return self.matrix("model.embed_tokens" if tied else "lm_head")
+
+    def layer(self, name: str, *, attention: Attention, mlp: GatedMlp | MoeMlp) -> DecoderLayer:
+        """The decoder layer `name` with its two norms."""
+        return DecoderLayer(
+            attention_norm=self.weight(f"{name}.input_layernorm"),
+            attention=attention,
+            mlp_norm=self.weight(f"{name}.post_attention_layernorm"),
+            mlp=mlp,
+            forms=self.packing.forms,
+        )
 
     def weight(self, module: str) -> torch.Tensor:
         """The weight of `module` in fp32."""
