@@ -102,10 +102,23 @@ def packed_mlp_(
 
 @kernel
 def _up(
-    x: tl.tensor, weight: tl.tensor, scale: tl.tensor, order: tl.tensor, block_experts: tl.tensor, act: tl.tensor,
-    x_step: tl.tensor, top_k: tl.tensor, pairs: tl.tensor, hidden: tl.tensor, width: tl.tensor, experts: tl.tensor,
-    BLOCK_M: tl.constexpr, PRODUCT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-) -> None:  # fmt: skip
+    x: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    order: tl.tensor,
+    block_experts: tl.tensor,
+    act: tl.tensor,
+    x_step: tl.tensor,
+    top_k: tl.tensor,
+    pairs: tl.tensor,
+    hidden: tl.tensor,
+    width: tl.tensor,
+    experts: tl.tensor,
+    BLOCK_M: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
     block = tl.program_id(0).to(tl.int64)
     expert = tl.load(block_experts + block)
     if expert < experts:
@@ -143,10 +156,22 @@ def _up(
 
 @kernel
 def _down(
-    act: tl.tensor, weight: tl.tensor, scale: tl.tensor, order: tl.tensor, block_experts: tl.tensor, pair_weights: tl.tensor, y: tl.tensor,
-    pairs: tl.tensor, hidden: tl.tensor, width: tl.tensor, experts: tl.tensor,
-    BLOCK_M: tl.constexpr, PRODUCT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-) -> None:  # fmt: skip
+    act: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    order: tl.tensor,
+    block_experts: tl.tensor,
+    pair_weights: tl.tensor,
+    y: tl.tensor,
+    pairs: tl.tensor,
+    hidden: tl.tensor,
+    width: tl.tensor,
+    experts: tl.tensor,
+    BLOCK_M: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
     block = tl.program_id(0).to(tl.int64)
     expert = tl.load(block_experts + block)
     if expert < experts:
@@ -185,9 +210,15 @@ def _weights(at: tl.tensor, real: tl.tensor) -> tl.tensor:
 
 @kernel
 def _sum(
-    y: tl.tensor, chosen: tl.tensor, out: tl.tensor, out_step: tl.tensor, hidden: tl.tensor, experts: tl.tensor,
-    TOP_K: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+    y: tl.tensor,
+    chosen: tl.tensor,
+    out: tl.tensor,
+    out_step: tl.tensor,
+    hidden: tl.tensor,
+    experts: tl.tensor,
+    TOP_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> None:
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = column < hidden

@@ -80,12 +80,31 @@ def latent_attention(
 
 @kernel
 def _attend(
-    q: tl.tensor, cache: tl.tensor, pages: tl.tensor, firsts: tl.tensor, counts: tl.tensor, ends: tl.tensor, partials: tl.tensor, weights: tl.tensor,
-    page_step: tl.tensor, place_step: tl.tensor, pages_step: tl.tensor, scale: tl.tensor, heads: tl.tensor, chunks: tl.tensor, new: tl.tensor,
-    PAGE: tl.constexpr, ROTARY: tl.constexpr, ROTARY_UP: tl.constexpr, PRODUCT: tl.constexpr,
-    CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_S: tl.constexpr,
-) -> None:  # fmt: skip
+    q: tl.tensor,
+    cache: tl.tensor,
+    pages: tl.tensor,
+    firsts: tl.tensor,
+    counts: tl.tensor,
+    ends: tl.tensor,
+    partials: tl.tensor,
+    weights: tl.tensor,
+    page_step: tl.tensor,
+    place_step: tl.tensor,
+    pages_step: tl.tensor,
+    scale: tl.tensor,
+    heads: tl.tensor,
+    chunks: tl.tensor,
+    new: tl.tensor,
+    PAGE: tl.constexpr,
+    ROTARY: tl.constexpr,
+    ROTARY_UP: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    CHUNK: tl.constexpr,
+    LATENT: tl.constexpr,
+    LATENT_UP: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+) -> None:
     row, offset, chunk = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(2)
     count = tl.load(counts + row)
     seen = tl.load(ends + row) - count + offset + 1
@@ -137,10 +156,19 @@ def _attend(
 
 @kernel
 def _merge(
-    firsts: tl.tensor, counts: tl.tensor, ends: tl.tensor, partials: tl.tensor, weights: tl.tensor, out: tl.tensor,
-    heads: tl.tensor, chunks: tl.tensor, new: tl.tensor,
-    CHUNK: tl.constexpr, LATENT: tl.constexpr, LATENT_UP: tl.constexpr,
-) -> None:  # fmt: skip
+    firsts: tl.tensor,
+    counts: tl.tensor,
+    ends: tl.tensor,
+    partials: tl.tensor,
+    weights: tl.tensor,
+    out: tl.tensor,
+    heads: tl.tensor,
+    chunks: tl.tensor,
+    new: tl.tensor,
+    CHUNK: tl.constexpr,
+    LATENT: tl.constexpr,
+    LATENT_UP: tl.constexpr,
+) -> None:
     row, offset, head = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(1)
     count = tl.load(counts + row)
     seen = tl.load(ends + row) - count + offset + 1

@@ -42,9 +42,19 @@ def latent_store_(
 
 @kernel
 def _store(
-    fresh: tl.tensor, norm: tl.tensor, turn: tl.tensor, slots: tl.tensor, cache: tl.tensor, fresh_step: tl.tensor, cache_step: tl.tensor, eps: tl.tensor,
-    LATENT: tl.constexpr, LATENT_UP: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,
-) -> None:  # fmt: skip
+    fresh: tl.tensor,
+    norm: tl.tensor,
+    turn: tl.tensor,
+    slots: tl.tensor,
+    cache: tl.tensor,
+    fresh_step: tl.tensor,
+    cache_step: tl.tensor,
+    eps: tl.tensor,
+    LATENT: tl.constexpr,
+    LATENT_UP: tl.constexpr,
+    PAIRS: tl.constexpr,
+    PAIRS_UP: tl.constexpr,
+) -> None:
     token = tl.program_id(0).to(tl.int64)
     source = fresh + token * fresh_step
     target = cache + tl.load(slots + token) * cache_step
@@ -69,9 +79,16 @@ def _store(
 
 @kernel
 def _turn(
-    q: tl.tensor, turn: tl.tensor, q_step: tl.tensor, head_step: tl.tensor, heads: tl.tensor, nope: tl.tensor,
-    BLOCK_H: tl.constexpr, PAIRS: tl.constexpr, PAIRS_UP: tl.constexpr,
-) -> None:  # fmt: skip
+    q: tl.tensor,
+    turn: tl.tensor,
+    q_step: tl.tensor,
+    head_step: tl.tensor,
+    heads: tl.tensor,
+    nope: tl.tensor,
+    BLOCK_H: tl.constexpr,
+    PAIRS: tl.constexpr,
+    PAIRS_UP: tl.constexpr,
+) -> None:
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     pair = tl.arange(0, PAIRS_UP)

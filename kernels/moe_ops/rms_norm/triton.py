@@ -46,9 +46,17 @@ def _launch(
 
 @kernel
 def _norm(
-    x: tl.tensor, residual: tl.tensor, weight: tl.tensor, out: tl.tensor, x_step: tl.tensor, residual_step: tl.tensor, hidden: tl.tensor, eps: tl.tensor,
-    ADD: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+    x: tl.tensor,
+    residual: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    x_step: tl.tensor,
+    residual_step: tl.tensor,
+    hidden: tl.tensor,
+    eps: tl.tensor,
+    ADD: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> None:
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_D)
     inside = column < hidden

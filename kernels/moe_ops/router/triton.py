@@ -47,13 +47,28 @@ def route(
 
 @kernel
 def _route(
-    x: tl.tensor, weight: tl.tensor, bias: tl.tensor, allowed: tl.tensor, weights: tl.tensor, experts: tl.tensor,
-    x_step: tl.tensor, allowed_step: tl.tensor, tokens: tl.tensor, hidden: tl.tensor, scale: tl.tensor,
-    SIGMOID: tl.constexpr, NORMALIZE: tl.constexpr, TOP_K: tl.constexpr,
-    GROUPS: tl.constexpr, KEPT: tl.constexpr, SIZE: tl.constexpr,
-    GROUPS_UP: tl.constexpr, SIZE_UP: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    allowed: tl.tensor,
+    weights: tl.tensor,
+    experts: tl.tensor,
+    x_step: tl.tensor,
+    allowed_step: tl.tensor,
+    tokens: tl.tensor,
+    hidden: tl.tensor,
+    scale: tl.tensor,
+    SIGMOID: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    TOP_K: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KEPT: tl.constexpr,
+    SIZE: tl.constexpr,
+    GROUPS_UP: tl.constexpr,
+    SIZE_UP: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> None:
     EXPERTS_UP: tl.constexpr = GROUPS_UP * SIZE_UP
     NEVER: tl.constexpr = float("-inf")
     token = (tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)).to(tl.int64)
@@ -117,9 +132,13 @@ def _route(
 
 @kernel
 def _best_groups(
-    members: tl.tensor, TWO: tl.constexpr, KEPT: tl.constexpr,
-    BLOCK_T: tl.constexpr, GROUPS_UP: tl.constexpr, SIZE_UP: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
+    members: tl.tensor,
+    TWO: tl.constexpr,
+    KEPT: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    GROUPS_UP: tl.constexpr,
+    SIZE_UP: tl.constexpr,
+) -> tl.tensor:
     """`members`, with −inf in all groups but KEPT: those whose best two, or best one, are highest."""
     NEVER: tl.constexpr = float("-inf")
     rank = tl.max(members, axis=2)
