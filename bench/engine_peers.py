@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     for name in options.model or ("S", "M"):
-        rows.extend(_bench(_checkpoint(name), options))
+        rows.extend(_bench(checkpoint_at(name), options))
     title = f"engine, {options.threads} thread(s), prompt {options.prompt} + {options.new} new"
     report("engine_peers", rows, title=title)
 
@@ -67,7 +67,7 @@ def works_of(options: argparse.Namespace) -> list[Work]:
     return [*works, Work("prefill", 1, options.long, 1)]
 
 
-def _checkpoint(name: str) -> Path:
+def checkpoint_at(name: str) -> Path:
     """The folder, or random weights of a size that has a name, written once."""
     if name not in SIZES:
         return Path(name).resolve()
