@@ -18,6 +18,7 @@ from inference.routing.observer import GateMass
 from inference.routing.plan import plan_build
 from inference.routing.profile import ProfileError, RoutingProfile, profile_load, routers_digest
 from inference.routing.request import RequestRouting
+from inference.routing.touched import TouchedExperts
 from moe_ops.router import RouterSpec
 
 Routers = Sequence[tuple[torch.Tensor, RouterSpec]]
@@ -36,6 +37,7 @@ class Changes:
         """Raises `ProfileError` for a profile of another checkpoint."""
         self.adapters = adapters
         self._routers = routers
+        self.touched = TouchedExperts(len(routers))
         self.profiles = {profile.id: profile for profile in profiles}
         for profile in self.profiles.values():
             _check_made_for(profile, routers)
@@ -61,29 +63,42 @@ class Changes:
             sequence.lease = self._store().hold(request.adapter)
 
     def apply(self, batch: FlatBatch, rows: Iterable[Row]) -> FlatBatch:
-        """The batch with its rows' plans; freezes the routing of requests whose prompts have been read."""
+        """The batch with its rows' plans, watched where something is to be learnt from it."""
         rows = list(rows)
         if all(row.sequence.lease is None and row.sequence.routing is None for row in rows):
-            return batch
+            return self._watched(batch, rows)
         adapter_T = [
             None if row.sequence.lease is None else row.sequence.lease.adapter
             for row in rows
             for _ in row.tokens
         ]
         routing_T = [routing for row in rows for routing in _restrictions(row)]
-        return dataclasses.replace(
+        batch = dataclasses.replace(
             batch,
             adapters=AdapterPlan.build(adapter_T),
             routing=plan_build(routing_T, batch.token_T),
             observer=self._observer(rows),
         )
+        return self._watched(batch, rows)
 
     def note(self, batch: FlatBatch, rows: Iterable[Row]) -> None:
-        """Take in what the prompts of a step did."""
-        if isinstance(batch.observer, GateMass):
-            for mass_LE, row in zip(batch.observer.mass_RLE, rows, strict=True):
-                if row.sequence.routing is not None:
-                    row.sequence.routing.add(mass_LE)
+        """Take in what the prompts of a step did; the routing of those that have been read is frozen."""
+        if not isinstance(batch.observer, GateMass):
+            return
+        for mass_LE, row in zip(batch.observer.mass_RLE, rows, strict=True):
+            if row.sequence.routing is not None:
+                row.sequence.routing.add(mass_LE)
+                if row.end >= row.sequence.prompt_tokens:
+                    row.sequence.routing.freeze()
+
+    def _watched(self, batch: FlatBatch, rows: Sequence[Row]) -> FlatBatch:
+        """Experts are counted in steps that only decode; a prompt touches nearly all of them anyway."""
+        if not self._routers or batch.observer is not None:
+            return batch
+        if any(len(row.draws) < len(row.tokens) for row in rows):
+            return batch
+        observer = self.touched.observer(fixed=batch.routing is not None)
+        return batch if observer is None else dataclasses.replace(batch, observer=observer)
 
     def _store(self) -> AdapterStore:
         if self.adapters is None:
@@ -121,7 +136,6 @@ def _restrictions(row: Row) -> list[RequestRouting | None]:
     sequence, routing = row.sequence, row.sequence.routing
     if routing is None or row.end <= sequence.prompt_tokens:
         return [None] * len(row.tokens)
-    routing.freeze()
     fixed = routing if routing.fixed else None
     return [fixed if position >= sequence.prompt_tokens else None for position in range(row.start, row.end)]
 

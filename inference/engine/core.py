@@ -123,6 +123,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         scheduler, counts, seconds = self._scheduler, self._scheduler.counts, self._runner.seconds
+        dynamic, fixed = self.changes.touched.dynamic, self.changes.touched.fixed
         return EngineStats(
             running=len(scheduler.running),
             queued=len(scheduler.waiting),
@@ -143,6 +144,10 @@ class Engine:
             forward_s=seconds.forward,
             sample_s=seconds.sample,
             draft_s=seconds.draft,
+            experts_layers=dynamic.layers,
+            experts_touched=dynamic.experts,
+            fixed_experts_layers=fixed.layers,
+            fixed_experts_touched=fixed.experts,
         )
 
     def _event(self, progress: Progress) -> TokenEvent:

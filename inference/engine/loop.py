@@ -10,6 +10,7 @@ import time
 from typing import Protocol
 
 from inference.engine.core import Engine
+from inference.engine.pace import Pacer
 from inference.engine.types import EngineStats, FinishReason, TokenEvent
 from inference.engine.wire import (
     AdapterChanged,
@@ -47,10 +48,11 @@ class EngineLoop:
     carry out a command ends the loop.
     """
 
-    def __init__(self, engine: Engine, line: Line) -> None:
+    def __init__(self, engine: Engine, line: Line, pacer: Pacer | None = None) -> None:
         self._engine = engine
         self._line = line
-        self._waiting_s = self._stepping_s = self._publishing_s = 0.0
+        self._pacer = pacer
+        self._waiting_s = self._stepping_s = self._holding_s = self._publishing_s = 0.0
 
     def run(self) -> FinishReason:
         """Returns how the requests in flight ended: `cancelled`, or `error` after a failure."""
@@ -72,11 +74,14 @@ class EngineLoop:
             obeyed = clock()
             events = self._step() if self._engine.has_work else []
             stepped = clock()
+            self._pace(events)
+            held = clock()
             self._waiting_s += obeyed - began
             self._stepping_s += stepped - obeyed
+            self._holding_s += held - stepped
             self._line.publish(Stepped(events, self._stats()))
             began = clock()
-            self._publishing_s += began - stepped
+            self._publishing_s += began - held
 
     def _obey(self) -> bool:
         """Carry out all commands posted so far, waiting for one when there is nothing else to do; False at
@@ -104,6 +109,14 @@ class EngineLoop:
             return str(error)
         return None
 
+    def _pace(self, events: list[TokenEvent]) -> None:
+        if self._pacer is None:
+            return
+        if events:
+            self._pacer.hold()
+        if not events or not self._engine.has_work:  # nobody waits for the next token
+            self._pacer.rest()
+
     def _step(self) -> list[TokenEvent]:
         try:
             return self._engine.step()
@@ -116,5 +129,6 @@ class EngineLoop:
             self._engine.stats(),
             waiting_s=self._waiting_s,
             stepping_s=self._stepping_s,
+            holding_s=self._holding_s,
             publishing_s=self._publishing_s,
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from inference.engine.loading import engine_load
 from inference.engine.loop import EngineLoop, FrontGoneError
+from inference.engine.pace import Pacer
 from inference.engine.wire import (
     Command,
     FrameReader,
@@ -94,7 +95,8 @@ def serve(line: SocketLine) -> int:
     gc.freeze()
     profiles = tuple(loaded.engine.changes.profiles)
     line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
-    reason = EngineLoop(loaded.engine, line).run()
+    pacer = Pacer() if order.config.paced else None
+    reason = EngineLoop(loaded.engine, line, pacer).run()
     return os.EX_SOFTWARE if reason == "error" else os.EX_OK
 
 

@@ -74,8 +74,8 @@ class Sequence:
 
     @property
     def tier(self) -> str | None:
-        """The fixed-routing profile that its answer is computed under, None: dynamic. Until the prompt has been
-        read, the one that was asked for.
+        """The fixed-routing profile that its answer is computed under, None: dynamic. Until the prompt has
+        been read, the one that was asked for.
         """
         routing = self.routing
         return None if routing is None or (routing.frozen and not routing.fixed) else self.request.routing

@@ -108,7 +108,10 @@ class EngineStats:
     cache; of `drafted_tokens` that were verified, `accepted_tokens` came true. `queue_wait_s` adds up the
     waits of requests before they began. A step's seconds go to `schedule_s` (choosing rows and recording
     what they brought), `forward_s`, `sample_s` and `draft_s`; the loop's to waiting for commands and obeying
-    them, stepping, and handing on what the steps brought.
+    them, stepping, holding back until the beat, and handing on what the steps brought. In one of sixteen
+    steps that only decode, `experts_touched` adds up the distinct experts of the `experts_layers` routed
+    layers: their quotient is the experts touched per step and layer. Steps under a fixed-routing profile are
+    counted apart.
     """
 
     running: int
@@ -132,7 +135,12 @@ class EngineStats:
     draft_s: float = 0.0
     waiting_s: float = 0.0
     stepping_s: float = 0.0
+    holding_s: float = 0.0
     publishing_s: float = 0.0
+    experts_layers: int = 0
+    experts_touched: int = 0
+    fixed_experts_layers: int = 0
+    fixed_experts_touched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,8 @@ class EngineConfig:
     came up to `aging_s` earlier. `speculate` lets a checkpoint's prediction module draft tokens, where it has
     one and while that pays. At most `adapters_max`
     LoRA adapters are loaded at once, of ranks up to `adapter_rank_max`; `routing_profiles` are the files of
-    fixed-routing profiles.
+    fixed-routing profiles. With `paced` tokens come on a beat (see `pace.py`), a bit later on average and at
+    even intervals.
     """
 
     page_size: int = 16
@@ -159,6 +168,7 @@ class EngineConfig:
     adapters_max: int = 0
     adapter_rank_max: int = 64
     routing_profiles: tuple[str, ...] = ()
+    paced: bool = False
 
     def __post_init__(self) -> None:
         for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):

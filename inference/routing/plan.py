@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from inference.routing.request import RequestRouting, pool_mask
+from inference.routing.request import RequestRouting
 
 CONSTANT_TOKENS_MAX = (
     8  # beyond, nearly all kept experts are touched anyway, and products cost more than reads
@@ -59,10 +59,9 @@ def _allowed(
     masks: list[torch.Tensor] = []
     places: dict[int, int] = {}
     for key, routing in present.items():
-        mask_LE = routing.kept_LE if routing.kept_LE is not None else pool_mask(routing.profile)
-        if mask_LE is not None:
+        if routing.kept_LE is not None:
             places[key] = len(masks)
-            masks.append(mask_LE)
+            masks.append(routing.kept_LE)
     if not masks:
         return None
     masks.append(torch.ones_like(masks[0]))  # tokens without a restriction

@@ -23,7 +23,7 @@ class RequestRouting:
         self._spec = spec
         self._mass_LE = torch.zeros(profile.layers, profile.experts, dtype=torch.float64)
         self.frozen = False
-        self.kept_LE: torch.Tensor | None = None  # a session's own set
+        self.kept_LE = pool_mask(profile)  # None: no set, or not before the prompt has been read
         self.report = profile.id
 
     @property
@@ -57,10 +57,9 @@ class RequestRouting:
     def covered(self) -> float | None:
         """The share of the prompt's gate mass within the kept experts; None when nothing was seen."""
         total = float(self._mass_LE.sum())
-        kept_LE = self.kept_LE if self.kept_LE is not None else pool_mask(self.profile)
-        if not total or kept_LE is None:
+        if not total or self.kept_LE is None:
             return None
-        return float((self._mass_LE * kept_LE).sum()) / total
+        return float((self._mass_LE * self.kept_LE).sum()) / total
 
 
 def pool_mask(profile: RoutingProfile) -> torch.Tensor | None:

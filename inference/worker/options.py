@@ -55,6 +55,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             threads=parsed.threads,
             weights=parsed.weights,
             speculate=parsed.speculate,
+            paced=parsed.paced,
             adapters_max=parsed.adapters_max if parsed.adapters_dir else 0,
             adapter_rank_max=parsed.adapter_rank_max,
             routing_profiles=tuple(map(str, parsed.routing_profile)),
@@ -132,4 +133,5 @@ def _parser() -> argparse.ArgumentParser:
     sizes.add_argument("--adapters-max", type=int, default=8, metavar="N", help="loaded at once")
     sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)
     sizes.add_argument("--speculate", action="store_true", help="draft tokens with the prediction module")
+    sizes.add_argument("--paced", action="store_true", help="hand on tokens at even intervals")
     return parser
