@@ -28,8 +28,10 @@ class TokenizerPort(Protocol):
     def accepts_tools(self) -> bool:
         """Whether the chat template has a place for tool definitions."""
 
-    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
-        """Token ids of plain text, after the begin-of-sequence token if ``add_bos``."""
+    def encode(self, text: str, *, add_bos: bool = False, allow_special: bool = False) -> list[int]:
+        """Token ids of text, after the begin-of-sequence token if ``add_bos``. Control tokens spelled in it
+        are those tokens only with ``allow_special``, which is not for callers' text.
+        """
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, without control tokens."""

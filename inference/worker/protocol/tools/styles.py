@@ -12,7 +12,7 @@ class ToolStyle:
 
     ``separator`` stands between calls, ``opening`` and ``closing`` around all. After the mark ``end`` a call
     is complete; ``head`` is what models write up to the arguments. ``parsed_arguments``: the template wants
-    them as an object.
+    them as an object. ``marks`` may be tokens of their own.
     """
 
     begin: str
@@ -25,10 +25,12 @@ class ToolStyle:
     closing: str = ""
     separator: str = ""
     parsed_arguments: bool = False
+    marks: tuple[str, ...] = ()
 
 
 _OPENING, _CLOSING = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _BEGIN, _SEP, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+_MARKS = (_OPENING, _CLOSING, _BEGIN, _SEP, _END)
 
 # DeepSeek-V3.1 and later: the name, a mark, the arguments
 DEEPSEEK = ToolStyle(
@@ -40,6 +42,7 @@ DEEPSEEK = ToolStyle(
     head=re.compile(rf"\s*(?P<name>[\w.-]+)\s*{_SEP}"),
     opening=_OPENING,
     closing=_CLOSING,
+    marks=_MARKS,
 )
 # DeepSeek-V3 and R1: the kind, the name, the arguments in a fenced block
 DEEPSEEK_FENCED = ToolStyle(
@@ -52,6 +55,7 @@ DEEPSEEK_FENCED = ToolStyle(
     separator="\n",
     opening=_OPENING,
     closing=_CLOSING,
+    marks=_MARKS,
 )
 # Hermes and Qwen: a JSON object between tags
 TAGGED = ToolStyle(
@@ -63,6 +67,7 @@ TAGGED = ToolStyle(
     head=re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[\w.-]+)"\s*,\s*"arguments"\s*:'),
     separator="\n",
     parsed_arguments=True,
+    marks=("<tool_call>", "</tool_call>"),
 )
 
 
