@@ -39,7 +39,7 @@ def add_drafts(
         tokens = results[row.sequence.arrival].tokens if row.draft else ()
         if tokens:
             last.append(first + len(row.tokens) - len(row.draws) + len(tokens) - 1)
-            draws.append(row.draws[0]._replace(index=row.draws[0].index + len(tokens)))
+            draws.append(dataclasses.replace(row.draws[0], index=row.draws[0].index + len(tokens)))
             guessed.append(row.sequence.arrival)
     batch = dataclasses.replace(batch, last_S=torch.tensor(last, dtype=torch.int64))
     logits_SV = module.forward(batch, hidden_TD, torch.tensor(following), cache)

@@ -57,7 +57,8 @@ def accepted(row: Row, choices: Items[Choice | None]) -> RowResult:
 def _choices(rows: Items[Row], logits_SV: torch.Tensor) -> Iterator[Choice | None]:
     draws = [draw for row in rows for draw in row.draws]
     if len(draws) < len(logits_SV):
-        places, end = [], 0
+        places: list[int] = []
+        end = 0
         for row in rows:
             end += logit_count(row)
             places += range(end - len(row.draws), end)

@@ -1,11 +1,13 @@
 """What the scheduler asks of the runner for one step, and what it gets back.
 
-Made and dropped by the hundred in every step, hence tuples. Nothing here is changed after it was made.
+Rows and results are made and dropped by the hundred in every step, hence tuples. Nothing here is changed
+after it was made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from inference.engine.sequence import Sequence
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from inference.engine.sampling.grammar import GrammarState
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """How to choose one token.
 
     `index` numbers the completion's tokens and, with `seed`, selects this one's random number. `tokens` are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -46,12 +47,14 @@ class Table:
     """A tiny model served by engines of any configuration."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = load_model(folder, mtp=True)
+        model = load_model(folder, mtp=True)
+        assert isinstance(model, DeepseekModel)
+        self.model = model
         self.tokenizer = Tokenizer.from_dir(folder)
         self.module = self.model.mtp
         self.config = EngineConfig(page_size=8, pages=256, max_running=32, step_token_budget=256)
 
-    def engine(self, clock: Callable[[], float] | None = None, **fields: Any) -> Engine:
+    def engine(self, clock: Callable[[], float] = time.perf_counter, **fields: Any) -> Engine:
         config = dataclasses.replace(self.config, **fields)
         return Engine(
             config=config,
@@ -59,7 +62,7 @@ class Table:
             eos_ids=self.tokenizer.eos_ids,
             token_bytes=self.tokenizer.token_bytes,
             grammars=GrammarFactory(self.tokenizer),
-            **({} if clock is None else {"clock": clock}),
+            clock=clock,
         )
 
     def serve(self, requests: Items[GenerationRequest], **fields: Any) -> Events:
@@ -67,7 +70,6 @@ class Table:
 
     def guess(self, texts: Items[Items[int]]) -> None:
         """Let the model's drafts be mostly right about `texts`."""
-        assert isinstance(self.model, DeepseekModel)
         self.model.mtp = Guesser(texts, self.model.config.vocab_size)
 
 

@@ -132,7 +132,7 @@ def test_a_real_model_under_churn_gives_everybody_what_he_gets_alone(table: Tabl
     kind_of: dict[str, str] = {}
     cancelled: set[str] = set()
     for turn in range(2_000):
-        if turn < 300 and draw.random() < 0.4:
+        if turn < 200 and draw.random() < 0.4:
             kind, name = draw.choice(kinds), f"r{turn}"
             salt, priority = draw.choice(["", "", "tenant"]), draw.choice([0, 0, -1, 2])
             engine.submit(dataclasses.replace(kind, request_id=name, salt=salt, priority=priority))
@@ -148,7 +148,7 @@ def test_a_real_model_under_churn_gives_everybody_what_he_gets_alone(table: Tabl
         if not engine.has_work:
             engine.check()
             assert engine.stats().pages_free == 20
-            if turn >= 300:
+            if turn >= 200:
                 break
     for name, events in found.items():
         if name not in cancelled:
@@ -157,5 +157,5 @@ def test_a_real_model_under_churn_gives_everybody_what_he_gets_alone(table: Tabl
             assert "".join(event.text for event in events) == "".join(event.text for event in whole)
             assert events[-1].finish_reason == whole[-1].finish_reason
     stats = engine.stats()
-    assert len(found) - len(cancelled) > 80
+    assert len(found) - len(cancelled) > 50
     assert min(stats.preemptions, stats.cached_tokens, stats.accepted_tokens, len(cancelled)) > 0

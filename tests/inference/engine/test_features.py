@@ -181,6 +181,7 @@ def test_log_probabilities_of_the_prompt_are_the_models(
     (logits,) = logits_of(table.model, [one.prompt_token_ids])
     expected = logits.log_softmax(-1)
     for place, score in enumerate(scores[1:]):
+        assert score is not None
         assert score.token_id == one.prompt_token_ids[place + 1]
         assert score.logprob == pytest.approx(float(expected[place, score.token_id]), abs=1e-4)
         best = expected[place].topk(3).values.tolist()

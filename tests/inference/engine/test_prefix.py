@@ -79,7 +79,7 @@ def test_the_continuation_is_found_too() -> None:
 
 
 @pytest.mark.parametrize("field", [{"salt": "other"}, {"adapter": "law"}, {"routing": "half"}])
-def test_salt_adapter_and_routing_keep_requests_apart(field: dict[str, str]) -> None:
+def test_salt_adapter_and_routing_keep_requests_apart(field: dict[str, Any]) -> None:
     serving = Serving()
     serving.add(PREFIX)
     serving.run()
