@@ -28,7 +28,8 @@ _HOPELESS = 4.0
 class Timed(Protocol):
     """A side as the runner sees it."""
 
-    peak_bytes: int
+    @property
+    def peak_bytes(self) -> int: ...
 
     def rate(self, work: Work) -> float: ...
 
