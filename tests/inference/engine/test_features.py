@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from inference.engine.scheduler import Scheduler
 from inference.engine.types import GenerationRequest, Grammar, SamplingParams, TokenEvent
 
 Requests = list[GenerationRequest]
@@ -272,3 +274,15 @@ def test_times_and_loads_are_reported(table: Any, mixed: Requests) -> None:
     assert min(stats.schedule_s, stats.forward_s, stats.sample_s) > 0
     assert stats.draft_s >= 0
     assert stats.generated_tokens == sum(len(tokens(events)) for events in table.serve(mixed).values())
+
+
+def test_books_are_checked_when_nothing_is_left_to_do(
+    table: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = []
+    monkeypatch.setattr(Scheduler, "check", lambda scheduler: checks.append(scheduler.has_work))
+    table.serve([make_request(1, 5)])
+    quiet = len(checks)
+    with caplog.at_level(logging.DEBUG, logger="inference.engine.core"):
+        table.serve([make_request(1, 5)])
+    assert checks[quiet:] == [False] * (quiet + 1)
