@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, meta
+from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # A code point that Unicode reserves for use inside programs. Before a character that may begin a control
 # token it keeps the caller's text from spelling one; the tokenizer drops it. It stands before, so that

@@ -117,7 +117,7 @@ class Checkpoint:
         data = torch.empty(header.end - header.start, dtype=torch.uint8)
         with self._files[name].open("rb") as file:
             file.seek(header.start)
-            if file.readinto(data.numpy()) < len(data):
+            if file.readinto(data.numpy().data) < len(data):
                 raise CheckpointError(f"{self._files[name]}: ends within {name}")
         return data.view(torch.float8_e4m3fn if header.dtype == _FP8 else _FLOATS[header.dtype]).view(
             header.shape

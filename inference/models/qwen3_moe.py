@@ -183,4 +183,4 @@ def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> Packed
 
 def _paired(rows: torch.Tensor, head: int) -> torch.Tensor:
     """Each head's first half and second half in turns."""
-    return rows.unflatten(0, (-1, 2, head // 2)).transpose(1, 2).flatten(0, 2)
+    return rows.view(-1, 2, head // 2, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)

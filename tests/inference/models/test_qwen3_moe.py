@@ -14,6 +14,7 @@ from inference.engine.loading import engine_load
 from inference.models.fields import ConfigError
 from inference.models.loader import load_model
 from inference.models.random_checkpoint import random_checkpoint_write
+from moe_ops.linear import WeightFormat
 
 LogitsOf = Callable[..., list[torch.Tensor]]
 
@@ -65,7 +66,7 @@ def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path, logits
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 def test_packed_weights_and_their_cache(
-    qwen_dir: Path, tmp_path: Path, weights: str, logits_of: LogitsOf
+    qwen_dir: Path, tmp_path: Path, weights: WeightFormat, logits_of: LogitsOf
 ) -> None:
     exact = logits_of(load_model(qwen_dir), [PROMPTS[2]])[0]
     fresh = logits_of(load_model(qwen_dir, weights=weights, cache_dir=tmp_path), [PROMPTS[2]])[0]
