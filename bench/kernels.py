@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -71,10 +72,13 @@ def linear_rows(
             if name == "lm_head" and count > _HEAD_TOKENS:
                 continue
             x_TI, out_TO = torch.randn(count, inputs), torch.empty(count, outputs)
-            turns = cycle(copies)
-            best = _best_s(lambda x=x_TI, out=out_TO, turns=turns: linear(x, next(turns), out=out), seconds)
+            best = _best_s(partial(_multiply_next, x_TI, cycle(copies), out_TO), seconds)
             least = limits.seconds(weight_format, nbytes=copies[0].nbytes, products=count * outputs * inputs)
             yield _row(f"{weight_format} {name}, {count} tokens", best, least)
+
+
+def _multiply_next(x_TI: torch.Tensor, turns: Iterator[PackedMatrix], out_TO: torch.Tensor) -> None:
+    linear(x_TI, next(turns), out=out_TO)
 
 
 def mlp_rows(
@@ -110,7 +114,8 @@ def _read_bandwidth() -> float:
     """Bytes per second of sums over 4 MB each, of a buffer beyond the caches."""
     parts = torch.ones(_BEYOND_CACHES).split(1 << 20)
     turns = cycle(parts)
-    return parts[0].nbytes / _best_s(lambda: next(turns).sum(), 1.0)
+    size: int = parts[0].nbytes
+    return size / _best_s(lambda: next(turns).sum(), 1.0)
 
 
 def _fp32_products() -> float:

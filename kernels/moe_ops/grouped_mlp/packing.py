@@ -115,7 +115,8 @@ def unpack_experts(experts: PackedExperts) -> tuple[torch.Tensor, torch.Tensor]:
 def _take_turns(gate_up_JD: torch.Tensor) -> torch.Tensor:
     half_GID = gate_up_JD.unflatten(0, (2, -1))
     whole_GID = fn.pad(half_GID, (0, 0, 0, -half_GID.shape[1] % TILE))
-    return whole_GID.unflatten(1, (-1, TILE)).transpose(0, 1).flatten(0, 2)
+    turns_XGYD: torch.Tensor = whole_GID.unflatten(1, (-1, TILE)).transpose(0, 1)
+    return turns_XGYD.flatten(0, 2)
 
 
 def _pack(weight_OI: torch.Tensor, weight_format: WeightFormat, activations: Activations) -> PackedMatrix:

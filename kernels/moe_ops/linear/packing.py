@@ -165,14 +165,15 @@ def _inverse(scale_NG: torch.Tensor) -> torch.Tensor:
 
 
 def _interleave(code_NK: torch.Tensor, weight_format: WeightFormat) -> torch.Tensor:
-    tile_XYK = code_NK.unflatten(0, (-1, TILE))
+    tile_XYK: torch.Tensor = code_NK.unflatten(0, (-1, TILE))
     if weight_format == "float32":
         return tile_XYK.transpose(1, 2).contiguous()
     if weight_format == "int4":
         half_XYJ2 = tile_XYK.unflatten(2, (-1, 2, 4))
         tile_XYK = (half_XYJ2[..., 0, :] | half_XYJ2[..., 1, :] << 4).flatten(2)
     together = 2 if weight_format == "bfloat16" else 4
-    return tile_XYK.unflatten(2, (-1, together)).transpose(1, 2).contiguous()
+    steps_XSYI: torch.Tensor = tile_XYK.unflatten(2, (-1, together)).transpose(1, 2)
+    return steps_XSYI.contiguous()
 
 
 def _nibbles(data: torch.Tensor) -> torch.Tensor:

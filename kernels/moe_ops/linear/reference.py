@@ -25,4 +25,5 @@ def round_activations(x_TI: torch.Tensor) -> torch.Tensor:
     # a quotient of two tensors is rounded once; torch makes `127 / tensor` of two operations
     inverse_TG1 = torch.tensor(127.0) / largest_TG1
     code_TGX = (group_TGX * torch.where(largest_TG1 == 0, 0.0, inverse_TG1)).round()
-    return (code_TGX * (largest_TG1 / 127)).flatten(1)[:, :inputs]
+    rounded_TGX: torch.Tensor = code_TGX * (largest_TG1 / 127)
+    return rounded_TGX.flatten(1)[:, :inputs]

@@ -120,8 +120,8 @@ void multiply(const Matrix& m, int first, int count, const Rows& rows, int row_c
               size_t y_stride) {
   if (!m.rounds) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
   if (m.format == Format::int8)
-    return multiply_codes<Int8Block, 2, 1, 6>(m, first, count, rows, row_count, y, y_stride);
-  multiply_codes<Int4Block, 2, 1, 6>(m, first, count, rows, row_count, y, y_stride);
+    return multiply_blocks<Int8Block, 2, 1>(m, first, count, rows, row_count, y, y_stride);
+  multiply_blocks<Int4Block, 2, 1>(m, first, count, rows, row_count, y, y_stride);
 }
 
 }  // namespace

@@ -3,16 +3,9 @@
 // Include after one of simd_*.h.
 #pragma once
 
-#include "matrix.h"
+#include "matrix_blocks.h"
 
 namespace {
-
-using tokenworks::Format;
-using tokenworks::kTile;
-using tokenworks::Matrix;
-using tokenworks::Rows;
-
-constexpr int kVectors = kTile / Simd::lanes;  // of a tile
 
 // Input k of a step as fp32, for the outputs of one vector; `line` is where the vector's step starts.
 template <Format format, int k>
@@ -55,9 +48,9 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
   const uint8_t* data[V];
   const uint16_t* scales[V];
   for (int v = 0; v < V; ++v) {
-    const int tile = (first + v) / kVectors, part = (first + v) % kVectors * Simd::lanes;
-    data[v] = m.tile(tile) + part * 4;
-    scales[v] = m.tile_scales(tile) + part;
+    const Column column(m, first + v);
+    data[v] = column.data;
+    scales[v] = column.scales;
   }
   const float* x[T];
   for (int t = 0; t < T; ++t) x[t] = rows.x + rows.at(t) * rows.x_stride;
@@ -103,38 +96,21 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
     for (int v = 0; v < V; ++v) Simd::store(y + t * y_stride + v * Simd::lanes, total[t][v]);
 }
 
-// Blocks of rows as wide as registers allow; few rows take more outputs at once to hide latency.
+template <Format format>
+struct Floats {
+  template <int V, int T>
+  struct Block {
+    static void run(const Matrix& m, int first, const Rows& rows, float* y, size_t y_stride) {
+      multiply_floats<format, V, T>(m, first, rows, y, y_stride);
+    }
+  };
+};
+
 template <Format format>
 void multiply_all_floats(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
                          size_t y_stride) {
-  constexpr int kWide = Simd::lanes == 8 ? 4 : 2;  // vectors at once for one to three rows
-  constexpr int kNarrow = kVectors;
-  const int end = (first + count) * kVectors;
-  const int blocks = (row_count + 5) / 6;
-  int vector = first * kVectors;
-  while (vector < end) {
-    const bool wide = row_count <= 3 && vector + kWide <= end;
-    int row = 0;
-    for (int block = 0; block < blocks; ++block) {
-      const int size = (row_count - row + blocks - block - 1) / (blocks - block);
-      const Rows part = rows.from(row);
-      float* target = y + row * y_stride + (vector - first * kVectors) * Simd::lanes;
-      if (wide) {
-        if (size == 1) multiply_floats<format, kWide, 1>(m, vector, part, target, y_stride);
-        if (size == 2) multiply_floats<format, kWide, 2>(m, vector, part, target, y_stride);
-        if (size == 3) multiply_floats<format, kWide, 3>(m, vector, part, target, y_stride);
-      } else {
-        if (size == 1) multiply_floats<format, kNarrow, 1>(m, vector, part, target, y_stride);
-        if (size == 2) multiply_floats<format, kNarrow, 2>(m, vector, part, target, y_stride);
-        if (size == 3) multiply_floats<format, kNarrow, 3>(m, vector, part, target, y_stride);
-        if (size == 4) multiply_floats<format, kNarrow, 4>(m, vector, part, target, y_stride);
-        if (size == 5) multiply_floats<format, kNarrow, 5>(m, vector, part, target, y_stride);
-        if (size == 6) multiply_floats<format, kNarrow, 6>(m, vector, part, target, y_stride);
-      }
-      row += size;
-    }
-    vector += wide ? kWide : kNarrow;
-  }
+  constexpr int kWide = Simd::block_few, kNarrow = Simd::block_many;
+  multiply_blocks<Floats<format>::template Block, kWide, kNarrow>(m, first, count, rows, row_count, y, y_stride);
 }
 
 void multiply_floats_by_format(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,

@@ -8,6 +8,8 @@ namespace {
 
 struct Simd {
   static constexpr int lanes = 8;
+  static constexpr int block_few = 4;  // vectors of outputs that a block of few rows takes
+  static constexpr int block_many = 2;  // and one of many rows
   using F = __m256;
   using I = __m256i;
 

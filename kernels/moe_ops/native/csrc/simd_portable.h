@@ -8,6 +8,8 @@ namespace {
 
 struct Simd {
   static constexpr int lanes = 16;
+  static constexpr int block_few = 1;  // vectors of outputs that a block of few rows takes
+  static constexpr int block_many = 1;  // and one of many rows
   using F = float __attribute__((vector_size(64)));
   using I = int32_t __attribute__((vector_size(64)));
 
