@@ -83,4 +83,5 @@ def _pack(weight_HIO: torch.Tensor, dtype: torch.dtype) -> PackedHeads:
 
 def _scales(weight_HIN: torch.Tensor) -> torch.Tensor:
     whole_HIN = fn.pad(weight_HIN, (0, -weight_HIN.shape[2] % _GROUP))
-    return whole_HIN.unflatten(2, (-1, _GROUP)).abs().amax(-1) / 127
+    largest_HIG: torch.Tensor = whole_HIN.unflatten(2, (-1, _GROUP)).abs().amax(-1)
+    return largest_HIG / 127
