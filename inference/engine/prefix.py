@@ -63,8 +63,11 @@ class PrefixCache:
             sequence.pages.extend(self.pool.take(need))
 
     def publish(self, sequence: Sequence) -> None:
-        """Let others find the pages that became full."""
-        full = sequence.computed // self._page_size
+        """Let others find the pages that became full. What was generated under fixed routing is not what
+        reading it as a prompt gives, so it is kept to its request.
+        """
+        shared = sequence.computed if sequence.routing is None else sequence.prompt_tokens
+        full = min(sequence.computed, shared) // self._page_size
         if full <= sequence.published:
             return
         self._extend_keys(sequence, full)

@@ -36,7 +36,8 @@ class Flight:
     """One request in flight, with all its choices.
 
     Until the first event nothing has been produced and all counts are 0: who leaves the queue pays nothing.
-    ``cause`` says why it was ended early; ``sealed``: generation is over.
+    ``cause`` says why it was ended early; ``sealed``: generation is over. ``routing``: the fixed-routing
+    profile that was asked for, or why its answer was routed dynamically.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class Flight:
     received_at_ms: int
     task: asyncio.Task[Any]
     finish_reason: FinishReason | None = None
+    routing: str | None = None
     first_token_at_ms: int | None = None
     cause: str | None = None
     sealed: bool = False
@@ -81,6 +83,8 @@ class Flight:
         counts = self._counts[index]
         if event.token_ids:
             self._time(counts, len(event.token_ids), metrics)
+        if event.routing is not None:
+            self.routing = event.routing
         counts.prompt_tokens = event.prompt_tokens
         counts.cached_tokens = event.cached_tokens
         # a token that was computed for its prompt's sake alone is neither shown nor charged
@@ -110,6 +114,7 @@ class Flight:
             prompt_tokens=sum(one.prompt_tokens for one in heads),
             cached_tokens=sum(one.cached_tokens for one in heads),
             completion_tokens=sum(counts.completion_tokens for counts in self._counts),
+            routing=self.routing,
         )
 
     def entry_fields(self) -> dict[str, Any]:

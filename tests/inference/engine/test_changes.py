@@ -228,6 +228,17 @@ def test_answers_under_a_profile_are_the_same_alone_in_a_batch_and_after_preempt
     assert engine.stats().preemptions > 0
 
 
+def test_an_answer_under_a_profile_is_read_anew_when_it_returns_in_a_prompt(model: DeepseekModel) -> None:
+    profile = profile_for(model, "pool")
+    changes = Changes(profiles=[profile], routers=model.routers)
+    engine = engine_of(model, changes)
+    first = tokens(run(engine, [request("first", PROMPTS[0], routing=profile.id)])["first"])
+    followed = request("next", (*PROMPTS[0], *first, 7, 8, 9), routing=profile.id)
+    found = run(engine, [followed])["next"]
+    assert tokens(found) == tokens(run(engine_of(model, changes), [followed])["next"])
+    assert found[-1].cached_tokens == len(PROMPTS[0]) // 4 * 4
+
+
 def test_a_prompt_outside_the_profile_is_answered_dynamically_and_says_so(model: DeepseekModel) -> None:
     profile = profile_for(model, "pool", coverage_min=1.0)
     changes = Changes(profiles=[profile], routers=model.routers)

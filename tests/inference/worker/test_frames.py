@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,3 +245,8 @@ def test_a_prompt_alone_can_be_scored() -> None:
 def _payload(frame: bytes) -> dict[str, object]:
     payload: dict[str, object] = json.loads(frame.removeprefix(b"data: "))
     return payload
+
+
+def test_usage_names_the_routing_profile_of_those_who_asked_for_one() -> None:
+    assert "routing" not in USAGE.to_wire()
+    assert replace(USAGE, routing="rp_1").to_wire()["routing"] == "rp_1"
