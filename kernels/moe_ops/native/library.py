@@ -41,7 +41,8 @@ def library_name() -> str:
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     flags = (COMMON_FLAGS, sorted(ISA_FLAGS.items()))
-    digest.update(repr((flags, torch.__version__, platform.machine())).encode())
+    version = torch.__version__.split("+")[0]  # builds for a CPU or for CUDA take the same library
+    digest.update(repr((flags, version, platform.machine())).encode())
     return f"tokenworks-{digest.hexdigest()[:20]}.so"
 
 
