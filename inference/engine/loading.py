@@ -14,9 +14,8 @@ from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
-from inference.models.config import ModelConfig
 from inference.models.deepseek import DeepseekModel
-from inference.models.interface import CausalModel
+from inference.models.interface import Architecture, CausalModel
 from inference.models.loader import load_model
 from inference.tokenizer import Tokenizer
 
@@ -27,7 +26,7 @@ class LoadedEngine:
 
     engine: Engine
     tokenizer: Tokenizer
-    model_config: ModelConfig
+    model_config: Architecture
     max_model_len: int
 
 
@@ -37,7 +36,8 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     """
     torch.set_num_threads(config.threads)
     tokenizer = Tokenizer.from_dir(model_dir)
-    model = load_model(model_dir, weights=config.weights, mtp=config.speculate)
+    cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
+    model = load_model(model_dir, weights=config.weights, mtp=config.speculate, cache_dir=cache_dir)
     changes = _changes(model, config)
     engine = Engine(
         config=config,

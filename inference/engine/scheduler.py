@@ -125,7 +125,8 @@ class Scheduler:
             self.finish(sequence, reason)
         if not tokens and reason is None:
             return None
-        return Progress(sequence, tokens, reason, result.logprobs and result.logprobs[: len(tokens)], result.embedding)
+        logprobs = result.logprobs and result.logprobs[: len(tokens)]
+        return Progress(sequence, tokens, reason, logprobs, result.embedding)
 
     def _accept(
         self, sequence: Sequence, tokens: tuple[int, ...]

@@ -150,10 +150,10 @@ class EngineConfig:
 
     `weights` is the form in which matrices are held. A request goes before those of the next priority that
     came up to `aging_s` earlier. `speculate` lets a checkpoint's prediction module draft tokens, where it has
-    one and while that pays. At most `adapters_max`
-    LoRA adapters are loaded at once, of ranks up to `adapter_rank_max`; `routing_profiles` are the files of
-    fixed-routing profiles. With `paced` tokens come on a beat (see `pace.py`), a bit later on average and at
-    even intervals.
+    one and while that pays. At most `adapters_max` LoRA adapters are loaded at once, of ranks up to
+    `adapter_rank_max`; `routing_profiles` are the files of fixed-routing profiles. With `paced` tokens come
+    on a beat (see `pace.py`), a bit later on average and at even intervals. Packed weights are kept in the
+    folder `cache_dir` and mapped from there.
     """
 
     page_size: int = 16
@@ -169,6 +169,7 @@ class EngineConfig:
     adapter_rank_max: int = 64
     routing_profiles: tuple[str, ...] = ()
     paced: bool = False
+    cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):

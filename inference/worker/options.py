@@ -59,6 +59,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             adapters_max=parsed.adapters_max if parsed.adapters_dir else 0,
             adapter_rank_max=parsed.adapter_rank_max,
             routing_profiles=tuple(map(str, parsed.routing_profile)),
+            cache_dir=str(parsed.cache_dir or parsed.state_dir / "packed"),
             max_queued=parsed.max_queued,
         )
     except ValueError as error:
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     text("--host", default="127.0.0.1", help="address to listen on")
     text("--port", required=True, type=int, help="port to listen on; 0 takes a free one")
     text("--public-url", help="base URL gateways reach this worker at (default: http://HOST:PORT)")
+    text("--cache-dir", type=Path, help="where packed weights are kept (default: STATE_DIR/packed)")
     text("--adapters-dir", type=Path, help="folder of LoRA adapters, a folder each, for PUT /adapters/NAME")
     text(
         "--routing-profile",
