@@ -154,7 +154,7 @@ REFERENCE = Forms(
     latent_decode_=latent_attention_reference.latent_decode_,
     latent_expand=latent_attention_reference.latent_expand,
 )
-"""The definitions; with one token a pass (see `deepseek.py`) any split of a batch gives the same bits."""
+"""The definitions. One token a pass (`models/token_by_token.py`): any split of a batch is the same bits."""
 
 
 @dataclass(frozen=True, slots=True)
