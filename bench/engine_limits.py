@@ -14,6 +14,7 @@ import torch
 
 from inference.models.config import ModelConfig
 from inference.models.names import expected_shapes
+from moe_ops import native
 from moe_ops.linear import WeightFormat, linear, pack_matrix
 
 _FP32_BYTES = 4
@@ -25,6 +26,7 @@ _WEIGHT_BYTES: dict[WeightFormat, float] = {
     "int4": 0.5 + 2 / 32,
 }
 _RUNS = 12
+_PEAK_ROUNDS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +102,18 @@ def read_bandwidth(size: float) -> float:
     return size / _best_s(lambda: buffer.dot(buffer))
 
 
-def arithmetic(weights: WeightFormat, *, tokens: int = 512, width: int = 1024) -> float:
-    """Operations per second of a large product: our kernel's with weights of the format, or that of torch in
-    fp32 when it is faster. On processors without such instructions bf16 is computed in fp32 anyhow.
+def arithmetic(weights: WeightFormat) -> float:
+    """Operations per second when nothing has to be fetched: a loop in registers on all of torch's threads.
+
+    Codes of 8 bits for integer weights, fp32 for the others. Where the loop is not compiled, the faster of a
+    large fp32 product and ours with weights of the format.
     """
-    x_TI = torch.randn(tokens, width)
-    matrix = pack_matrix(torch.randn(width, width), weights)
-    out_TO = torch.empty(tokens, width)
-    ours = 2 * tokens * width**2 / _best_s(lambda: linear(x_TI, matrix, out=out_TO))
-    return max(ours, matmul_speed(width))
+    if native.available():
+        codes = weights in ("int8", "int4")
+        operations = torch.ops.tokenworks.peak(codes, _PEAK_ROUNDS)
+        return float(operations) / _best_s(lambda: torch.ops.tokenworks.peak(codes, _PEAK_ROUNDS))
+    x_TI, matrix = torch.randn(512, 1024), pack_matrix(torch.randn(1024, 1024), weights)
+    return max(2 * 512 * 1024**2 / _best_s(lambda: linear(x_TI, matrix)), matmul_speed())
 
 
 def matmul_speed(width: int = 1024) -> float:

@@ -1,0 +1,26 @@
+#include "simd_avx2.h"
+//
+#include "peak_loop.h"
+
+namespace {
+
+int64_t code_peak(int64_t rounds) {
+  const __m256i a = _mm256_set1_epi16(3);
+  spin(rounds, _mm256_setzero_si256(), [&](__m256i sum) {
+    __m256i factor = a;
+    keep(factor);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(factor, a));
+  });
+  return operations(rounds, 16);
+}
+
+}  // namespace
+
+namespace tokenworks {
+
+const Peaks& peaks_avx2() {
+  static const Peaks table{float_peak, code_peak};
+  return table;
+}
+
+}  // namespace tokenworks
