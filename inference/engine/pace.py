@@ -15,6 +15,7 @@ LATEST = 4096
 REVISED_EVERY = 64
 LATE_SHARE = 0.005
 _MARGIN = 1.01
+_STEADY = 0.9  # what shortens the period by less than a tenth is let be: a beat that wavers is none
 _NEVER = float("-inf")
 
 
@@ -57,4 +58,6 @@ class Pacer:
         if self._unseen >= REVISED_EVERY:
             self._unseen = 0
             ranked = sorted(self._latest)
-            self.period_s = _MARGIN * ranked[-1 - int(LATE_SHARE * len(ranked))]
+            wanted = _MARGIN * ranked[-1 - int(LATE_SHARE * len(ranked))]
+            if not _STEADY * self.period_s < wanted < self.period_s:
+                self.period_s = wanted
