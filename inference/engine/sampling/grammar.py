@@ -20,11 +20,12 @@ from inference.engine.types import Grammar
 
 __all__ = ["GrammarError", "GrammarFactory", "GrammarState"]
 
-# Fuel counts steps, so that the same grammar passes or fails on any machine; 50,000 a millisecond in the
-# lexer's construction and 14,000 in a mask, by llguidance's own figures: at most about 40 ms and 15 ms.
+# Fuel counts steps, so that the same grammar passes or fails on any machine. Most grammars take 50,000 a
+# millisecond in the lexer's construction and 14,000 in a mask, by llguidance's own figures; patterns made to
+# be slow, such as (a{1000}){1000}, were seen to take a second for a million.
 _LIMITS = LLParserLimits(
     max_items_in_row=2_000,
-    initial_lexer_fuel=2_000_000,
+    initial_lexer_fuel=400_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
     max_lexer_states=50_000,
@@ -33,6 +34,10 @@ _LIMITS = LLParserLimits(
 )
 _COMPILED_KEPT = 64
 _THREADS = 2  # so that a large grammar being compiled does not hold up the masks of others
+# Rules and references that lead from one to the next are followed by recursion, as deep as a source of
+# MAX_SOURCE_BYTES is long: a usual stack of 8 MiB ends the process at some 3,000, 64 MiB were enough for
+# 9,000. Only what is touched takes memory.
+_STACK_BYTES = 256 * 1024 * 1024
 _ERROR_CHARS = 600
 
 Mask = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -62,13 +67,13 @@ class GrammarFactory:
     def __init__(self, tokenizer: Vocabulary) -> None:
         self._tokenizer = tokenizer
         self._tokens: LLTokenizer | None = None
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar")
+        self._threads = _deep_threads(_THREADS)
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, grammar: Grammar) -> None:
-        """Raise GrammarError, with a reason fit for the caller, unless the grammar can be followed."""
-        self._matcher(grammar)
+        """Raise GrammarError, with a reason fit for the caller, unless a text can begin in the grammar."""
+        _ = self.start(grammar).mask
 
     def start(self, grammar: Grammar) -> GrammarState:
         """A state at the beginning of a text. Returns at once: what is wrong shows at the first `mask`."""
@@ -169,6 +174,17 @@ class _Wrapped:
         ids = self._tokenizer.encode(text, allow_special=True)
         shown = self._tokenizer.token_bytes
         return ids if all(shown[id_] for id_ in ids) else self._tokenizer.encode(text)
+
+
+def _deep_threads(count: int) -> ThreadPoolExecutor:
+    """Threads with great stacks, started now: the size is a setting for the threads that start under it."""
+    usual = threading.stack_size(_STACK_BYTES)
+    try:
+        threads, started = ThreadPoolExecutor(count, "grammar"), threading.Barrier(count)
+        list(threads.map(lambda _: started.wait(), range(count)))
+    finally:
+        threading.stack_size(usual)
+    return threads
 
 
 def _tokenizer(tokenizer: Vocabulary) -> LLTokenizer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -149,6 +151,51 @@ def test_depth_is_limited(factory: GrammarFactory) -> None:
     factory.check(Grammar("json_schema", nested(MAX_DEPTH)))
     with pytest.raises(GrammarError, match="nested deeper"):
         factory.check(Grammar("json_schema", nested(MAX_DEPTH + 1)))
+
+
+DEEP = {
+    "rules": Grammar(
+        "lark", "\n".join(["start: r0", *(f"r{at}: r{at + 1}" for at in range(4000)), 'r4000: "a"'])
+    ),
+    "references": Grammar(
+        "json_schema",
+        json.dumps(
+            {
+                "$ref": "#/$defs/0",
+                "$defs": {str(at): {"items": {"$ref": f"#/$defs/{at + 1}"}} for at in range(1500)}
+                | {"1500": {"type": "null"}},
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_long_chains_do_not_end_the_process(name: str) -> None:
+    """In a process of its own, as what is tested for can not be caught."""
+    grammar = DEEP[name]
+    program = (
+        "import sys\n"
+        "from inference.engine.sampling.grammar import GrammarFactory\n"
+        "from inference.engine.types import Grammar\n"
+        "class Bytes:\n"
+        "    token_bytes = tuple(bytes([byte]) for byte in range(256)) + (b'',)\n"
+        "    eos_ids = frozenset({256})\n"
+        "    def encode(self, text, *, allow_special=False): return list(text.encode())\n"
+        "factory, grammar = GrammarFactory(Bytes()), Grammar(sys.argv[1], sys.stdin.read())\n"
+        "factory.check(grammar)\n"
+        "state = factory.start(grammar)\n"
+        "print(state.mask.any())\n"
+        "factory.close()\n"
+    )
+    command = [sys.executable, "-c", program, grammar.kind]
+    done = subprocess.run(command, check=False, input=grammar.source, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_a_pattern_that_no_mask_can_be_made_of_is_refused_at_once(factory: GrammarFactory) -> None:
+    with pytest.raises(GrammarError, match="too many"):
+        factory.check(Grammar("regex", "((a{1,1000}){1,1000}){1,1000}"))
 
 
 def test_a_token_that_is_not_allowed_ends_the_state(
