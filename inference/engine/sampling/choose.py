@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from moe_ops import sample
 
-from inference.engine.sampling.adjust import adjusted
-from inference.engine.sampling.cuts import draw_tokens
+from inference.engine.sampling.adjust import changes_of
 from inference.engine.sampling.logprobs import token_logprobs
+from inference.engine.sampling.noise import uniform
 from inference.engine.step import Draw
+
+_COLD = 1e-6  # temperatures down to here are taken for 0: far below, fp32 knows no number to divide by
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +26,31 @@ class Choice:
 
 
 def choose_tokens(logits_SV: torch.Tensor, draws: Sequence[Draw]) -> list[Choice | None]:
-    """A choice per row of `logits_SV` (fp32, left unchanged); None where the logits are not finite."""
+    """A choice per row of `logits_SV` (fp32, left unchanged); None where the best logit is not finite, be it
+    the model's or, where a grammar allows nothing that is possible, what is left.
+    """
     if not draws:
         return []
-    best_S, token_S = logits_SV.max(-1)
-    finite = best_S.isfinite().tolist()
-    changed_SV = adjusted(logits_SV, draws)
-    if changed_SV is not logits_SV:
-        best_S, token_S = changed_SV.max(-1)
-    sampled = [row for row, draw in enumerate(draws) if draw.params.temperature > 0 and finite[row]]
-    if sampled:
-        whole = len(sampled) == len(draws)
-        rows = slice(None) if whole else torch.tensor(sampled, device=logits_SV.device)
-        wanted = draws if whole else [draws[row] for row in sampled]
-        token_S[rows] = draw_tokens(changed_SV[rows] - best_S[rows, None], wanted)
-    tokens = token_S.tolist()
-    asked = [row for row, draw in enumerate(draws) if draw.params.logprobs is not None and finite[row]]
+    tokens = sample.choose(logits_SV, _limits(draws), changes_of(draws)).tolist()
+    asked = [row for row, draw in enumerate(draws) if draw.params.logprobs is not None and tokens[row] >= 0]
     if not asked:
-        return [Choice(token) if good else None for token, good in zip(tokens, finite, strict=True)]
+        return [Choice(token) if token >= 0 else None for token in tokens]
     counts = [draws[row].params.logprobs or 0 for row in asked]
-    found = token_logprobs(logits_SV[asked], [tokens[row] for row in asked], counts)
+    logits_SV = logits_SV if len(asked) == len(draws) else logits_SV[asked]
+    found = token_logprobs(logits_SV, [tokens[row] for row in asked], counts)
     scored = dict(zip(asked, found, strict=True))
     return [
-        None if not good else Choice(token, *scored[row][1:]) if row in scored else Choice(token)
-        for row, (token, good) in enumerate(zip(tokens, finite, strict=True))
+        None if token < 0 else Choice(token, *scored[row][1:]) if row in scored else Choice(token)
+        for row, token in enumerate(tokens)
     ]
+
+
+def _limits(draws: Sequence[Draw]) -> torch.Tensor:
+    """`limits_S5` of `moe_ops.sample`."""
+    rows = []
+    for draw in draws:
+        params = draw.params
+        temperature = params.temperature
+        number = uniform(draw.seed, draw.index) if temperature > 0 else 0.0
+        rows.append((temperature, params.top_p, params.min_p, params.top_k, number))
+    return torch.tensor(rows, dtype=torch.float32)

@@ -55,6 +55,13 @@ def test_temperature_zero_is_the_best_token() -> None:
     assert tokens_of(logits, draws(2, temperature=0.0)) == [1, 0]
 
 
+@pytest.mark.parametrize("cut", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.1}])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-46, 1e-40, 1e-7, 2e-6])
+def test_a_temperature_next_to_zero_is_the_best_token(temperature: float, cut: dict[str, Any]) -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 4.9, -1.0]])
+    assert tokens_of(logits, draws(2, temperature=temperature, **cut)) == [1, 0]
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_frequencies_follow_the_tempered_distribution(temperature: float) -> None:
     """Pearson's chi-square at 15 degrees of freedom: 37.7 is exceeded once in a thousand."""
