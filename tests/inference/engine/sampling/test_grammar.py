@@ -193,11 +193,6 @@ def test_long_chains_do_not_end_the_process(name: str) -> None:
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
-def test_a_pattern_that_no_mask_can_be_made_of_is_refused_at_once(factory: GrammarFactory) -> None:
-    with pytest.raises(GrammarError, match="too many"):
-        factory.check(Grammar("regex", "((a{1,1000}){1,1000}){1,1000}"))
-
-
 def test_a_token_that_is_not_allowed_ends_the_state(
     factory: GrammarFactory, nano_tokenizer: Tokenizer
 ) -> None:
