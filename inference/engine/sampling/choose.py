@@ -50,7 +50,7 @@ def _limits(draws: Sequence[Draw]) -> torch.Tensor:
     rows = []
     for draw in draws:
         params = draw.params
-        temperature = params.temperature
+        temperature = params.temperature if params.temperature > _COLD else 0.0
         number = uniform(draw.seed, draw.index) if temperature > 0 else 0.0
         rows.append((temperature, params.top_p, params.min_p, params.top_k, number))
     return torch.tensor(rows, dtype=torch.float32)
