@@ -77,7 +77,7 @@ class Changes:
             batch,
             adapters=AdapterPlan.build(adapter_T),
             routing=plan_build(routing_T, batch.token_T),
-            observer=self._observer(rows),
+            observer=self._observer(rows, batch.token_T),
         )
         return self._watched(batch, rows)
 
@@ -85,9 +85,10 @@ class Changes:
         """Take in what the prompts of a step did; the routing of those that have been read is frozen."""
         if not isinstance(batch.observer, GateMass):
             return
-        for mass_LE, row in zip(batch.observer.mass_RLE, rows, strict=True):
+        seen = batch.observer
+        for mass_LE, in_table, row in zip(seen.mass_RLE, seen.in_table_R.tolist(), rows, strict=True):
             if row.sequence.routing is not None:
-                row.sequence.routing.add(mass_LE)
+                row.sequence.routing.add(mass_LE, in_table)
                 if row.end >= row.sequence.prompt_tokens:
                     row.sequence.routing.freeze()
 
@@ -105,7 +106,7 @@ class Changes:
             raise AdapterError("adapters are not served for this architecture")
         return self.adapters
 
-    def _observer(self, rows: Sequence[Row]) -> GateMass | None:
+    def _observer(self, rows: Sequence[Row], token_T: torch.Tensor) -> GateMass | None:
         row_T = [
             index if _observed(row, position) else -1
             for index, row in enumerate(rows)
@@ -118,12 +119,21 @@ class Changes:
             rows=len(rows),
             layers=len(self._routers),
             experts=len(self._routers[0][0]),
+            table_LTK=_table(rows, token_T),
         )
 
 
 def profiles_load(paths: Iterable[str]) -> list[RoutingProfile]:
     """Read profile files. Raises `ProfileError`."""
     return [profile_load(Path(path)) for path in paths]
+
+
+def _table(rows: Iterable[Row], token_T: torch.Tensor) -> torch.Tensor | None:
+    """What the tier's profile names for each token; a step serves one tier."""
+    for row in rows:
+        if row.sequence.routing is not None and row.sequence.routing.profile.table_LVK is not None:
+            return row.sequence.routing.profile.table_LVK.index_select(1, token_T).long()
+    return None
 
 
 def _observed(row: Row, position: int) -> bool:

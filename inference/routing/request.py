@@ -22,6 +22,7 @@ class RequestRouting:
         self.profile = profile
         self._spec = spec
         self._mass_LE = torch.zeros(profile.layers, profile.experts, dtype=torch.float64)
+        self._in_table = 0.0
         self.frozen = False
         self.kept_LE = pool_mask(profile)  # None: no set, or not before the prompt has been read
         self.report = profile.id
@@ -31,15 +32,19 @@ class RequestRouting:
         """Whether tokens computed now are restricted."""
         return self.frozen and not self.report.startswith(DYNAMIC)
 
-    def add(self, mass_LE: torch.Tensor) -> None:
-        """More of the prompt was read: the gate mass its tokens gave to each expert of each routed layer."""
+    def add(self, mass_LE: torch.Tensor, in_table: float = 0.0) -> None:
+        """More of the prompt was read: the gate mass its tokens gave to each expert of each routed layer, and
+        to those that a table names for them.
+        """
         if not self.frozen:
             self._mass_LE += mass_LE
+            self._in_table += in_table
 
     def restart(self) -> None:
         """The prompt will be read again from its beginning."""
         if not self.frozen:
             self._mass_LE.zero_()
+            self._in_table = 0.0
 
     def freeze(self) -> None:
         """The prompt has been read. What came from the prefix cache was not seen; with nothing seen, the
@@ -57,8 +62,10 @@ class RequestRouting:
     def covered(self) -> float | None:
         """The share of the prompt's gate mass within the kept experts; None when nothing was seen."""
         total = float(self._mass_LE.sum())
-        if not total or self.kept_LE is None:
+        if not total:
             return None
+        if self.kept_LE is None:
+            return self._in_table / total
         return float((self._mass_LE * self.kept_LE).sum()) / total
 
 

@@ -17,6 +17,8 @@ from moe_ops.router import RouterSpec
 FALLBACK_SHARE = 0.05
 """Unless told otherwise, so many of the windows a profile is made from would fall below its threshold."""
 
+_ROUNDING = 1e-6
+
 Told = Callable[[int, int], None]  # windows read, tokens read
 
 
@@ -70,7 +72,9 @@ def observe(model: Decoder, windows: Sequence[Window], *, by_token: bool, told: 
 
 def size_default(mode: Mode, spec: RouterSpec, experts: int) -> int:
     """Half of all experts for a pool, twice the chosen ones for a session, the chosen ones for a table."""
-    wanted = {"pool": experts // 2, "session": 2 * spec.top_k, "hash": spec.top_k}[mode]
+    if mode == "hash":
+        return spec.top_k
+    wanted = experts // 2 if mode == "pool" else 2 * spec.top_k
     return min(max(wanted, least_size(spec, experts)), experts)
 
 
@@ -95,11 +99,12 @@ def profile_make(
         experts_LM = torch.stack([kept_E.nonzero().squeeze(1) for kept_E in kept_LE])
         profile = replace(profile, experts_LM=experts_LM, size=experts_LM.shape[1])
     prompt_W, answer_W = window_shares(observed, profile)
+    lowest = max(float(prompt_W.quantile(FALLBACK_SHARE)) - _ROUNDING, 0.0)
     weight_W = observed.mass_WHLE[:, 1].sum((1, 2))
     return replace(
         profile,
         covered=float((answer_W * weight_W).sum() / weight_W.sum()),
-        coverage_min=float(prompt_W.quantile(FALLBACK_SHARE)) if coverage_min is None else coverage_min,
+        coverage_min=lowest if coverage_min is None else coverage_min,
     )
 
 

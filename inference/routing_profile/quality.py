@@ -85,14 +85,19 @@ def quality_measure(
 
 def _answer(model: Decoder, reader: Reader, profile: RoutingProfile, window: Window) -> Answer:
     routers = model.routers
+    prompt = reader.batch(window, 0, window.prompt)
     mass = GateMass(
-        torch.zeros(window.prompt, dtype=torch.int64), rows=1, layers=len(routers), experts=len(routers[0][0])
+        torch.zeros(window.prompt, dtype=torch.int64),
+        rows=1,
+        layers=len(routers),
+        experts=len(routers[0][0]),
+        table_LTK=None if profile.table_LVK is None else profile.table_LVK[:, prompt.token_T].long(),
     )
-    reader.read(replace(reader.batch(window, 0, window.prompt), observer=mass))
+    reader.read(replace(prompt, observer=mass, last_S=prompt.last_S[-1:]))
     routing = RequestRouting(profile, routers[0][1])
     forced = RequestRouting(replace(profile, coverage_min=0.0), routers[0][1])
     for one in (routing, forced):
-        one.add(mass.mass_RLE[0])
+        one.add(mass.mass_RLE[0], float(mass.in_table_R[0]))
         one.freeze()
     end = len(window.tokens)
     batch = reader.batch(window, window.prompt, end)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from inference.routing.observer import GateMass, RoutingObserver
+from inference.routing.observer import GateMass, RoutingObserver, named
 from inference.routing.plan import RoutingPlan
 from moe_ops.grouped_mlp import PackedExperts, packed_mlp_
 
@@ -99,7 +99,7 @@ class Covered:
         if layer >= plan.layers:
             return
         if plan.hashed_LTK is not None:
-            inside_TK = (experts_TK[:, :, None] == plan.hashed_LTK[layer][:, None, :]).any(-1)
+            inside_TK = named(experts_TK, plan.hashed_LTK[layer])
         elif plan.allowed_LTE is not None:
             inside_TK = plan.allowed_LTE[layer].gather(1, experts_TK)
         else:

@@ -150,9 +150,20 @@ def test_requests_of_two_profiles_and_of_none_never_share_a_step_and_are_answere
     assert found == alone
 
 
-def test_an_answer_that_fell_back_is_the_dynamic_one(table: Table) -> None:
+@pytest.mark.parametrize("mode", ["pool", "session", "hash"])
+def test_an_answer_that_fell_back_is_the_dynamic_one(table: Table, mode: str) -> None:
     assert isinstance(table.model, Decoder)
-    profile = profile_for(table.model, "pool", coverage_min=1.0)
+    profile = profile_for(table.model, mode, coverage_min=1.0)
     events = serve(engine_of(table, profile), requests(profile))
     assert tokens(events) == tokens(serve(engine_of(table), requests(None)))
     assert all(str(found[-1].routing).startswith("dynamic; covered 0.") for found in events.values())
+
+
+def test_a_hashed_prompt_is_covered_by_what_the_table_names_for_its_tokens(table: Table) -> None:
+    assert isinstance(table.model, Decoder)
+    profile = profile_for(table.model, "hash", coverage_min=1.0)
+    events = serve(engine_of(table, profile, step_token_budget=32), requests(profile, new=2))
+    again = serve(engine_of(table, profile), requests(profile, new=2))
+    shares = [str(found[-1].routing) for found in events.values()]
+    assert shares == [str(found[-1].routing) for found in again.values()]  # in whatever chunks it is read
+    assert len(set(shares)) > 1
