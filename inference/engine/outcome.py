@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
 import torch
 
 from inference.engine.sampling import Choice, choose_tokens, prompt_logprobs
+from inference.engine.sampling.grammar_source import GrammarError
 from inference.engine.step import Row, RowResult
 from inference.engine.types import TokenLogprob
 
@@ -23,10 +25,12 @@ def logit_count(row: Row) -> int:
 
 def outcomes(rows: Items[Row], logits_SV: torch.Tensor, hidden_TD: torch.Tensor) -> Results:
     """Results of the rows of a flat batch, in its order."""
-    choices = _choices(rows, logits_SV)
+    stuck = _stuck(rows)
+    choices = _choices(rows, logits_SV, stuck)
     results = {
         row.sequence.arrival: accepted(row, [next(choices) for _ in row.draws]) for row in rows if row.draws
     }
+    results |= stuck
     if any(row.scores for row in rows):
         _add_scores(results, rows, logits_SV)
     if any(row.embed for row in rows):
@@ -54,8 +58,24 @@ def accepted(row: Row, choices: Items[Choice | None]) -> RowResult:
     return RowResult(tuple(tokens), None, tuple(logprobs))
 
 
-def _choices(rows: Items[Row], logits_SV: torch.Tensor) -> Iterator[Choice | None]:
-    draws = [draw for row in rows for draw in row.draws]
+def _stuck(rows: Items[Row]) -> Results:
+    """Errors of the rows whose text can not go on in its grammar; the others are none the worse for them."""
+    found: Results = {}
+    for row in rows:
+        try:
+            for draw in row.draws:
+                _ = draw.grammar and draw.grammar.mask
+        except GrammarError as error:
+            found[row.sequence.arrival] = RowResult(error=f"its grammar can not be followed: {error}")
+    return found
+
+
+def _choices(rows: Items[Row], logits_SV: torch.Tensor, stuck: Results) -> Iterator[Choice | None]:
+    draws = [
+        replace(draw, grammar=None) if row.sequence.arrival in stuck else draw
+        for row in rows
+        for draw in row.draws
+    ]
     if len(draws) < len(logits_SV):
         places: list[int] = []
         end = 0

@@ -262,6 +262,8 @@ def test_a_grammar_that_can_not_be_compiled_ends_one_request(
     found = table.serve([bad, make_request(2, 5)])
     assert found["r1"][-1].finish_reason == "error"
     assert tokens(found["r2"]) == tokens(table.serve([make_request(2, 5)])["r2"])
+    assert "can not be followed" in caplog.text
+    assert "rows run alone" not in caplog.text  # nobody else's step is computed twice
 
 
 def test_times_and_loads_are_reported(table: Any, mixed: Requests) -> None:
