@@ -7,6 +7,7 @@ their own beside the forward pass; only reading `mask` waits.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,7 @@ _THREADS = 2  # so that a large grammar being compiled does not hold up the mask
 # 9,000. Only what is touched takes memory.
 _STACK_BYTES = 256 * 1024 * 1024
 _ERROR_CHARS = 600
+_LISTING = re.compile(r"\n *\d+ \|")
 
 Mask = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
@@ -197,4 +199,4 @@ def _tokenizer(tokenizer: Vocabulary) -> LLTokenizer:
 
 def _reason(error: str) -> str:
     """llguidance's message without its listing of the grammar."""
-    return error.split("\n   1 |", maxsplit=1)[0].strip()[:_ERROR_CHARS] or "it cannot be compiled"
+    return _LISTING.split(error, maxsplit=1)[0].strip()[:_ERROR_CHARS] or "it cannot be compiled"

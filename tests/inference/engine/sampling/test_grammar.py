@@ -133,6 +133,14 @@ def test_what_cannot_be_followed_is_refused_with_its_reason(
         _ = factory.start(grammar).mask
 
 
+def test_a_reason_lists_nothing_of_the_grammar(factory: GrammarFactory) -> None:
+    """Reasons are logged, and a grammar is as private as a prompt."""
+    rules = [f"T{at}: T{at + 1} T{at + 1}" for at in range(40)]
+    with pytest.raises(GrammarError, match="too big") as caught:
+        factory.check(Grammar("lark", "\n".join(["start: T0", *rules, 'T40: "secret"'])))
+    assert "T1" not in str(caught.value)
+
+
 def test_a_model_without_an_end_token_follows_no_grammar(nano_tokenizer: Tokenizer) -> None:
     endless = SimpleNamespace(
         token_bytes=nano_tokenizer.token_bytes, eos_ids=frozenset[int](), encode=nano_tokenizer.encode
