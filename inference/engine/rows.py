@@ -31,14 +31,15 @@ def row_of(sequence: Sequence, count: int, drafting: bool) -> Row:
     if request.embed:
         return Row(sequence, tokens[start:], start, sequence.pages, (), embed=True)
     made = len(tokens) - prompt_tokens
-    params, seed, grammar = request.params, sequence.seed, sequence.grammar
+    params, seed, grammar, touched = request.params, sequence.seed, sequence.grammar, sequence.touched
     draft = drafting and may_draft(sequence)
     if end == len(tokens):
-        draw = Draw(params, seed, made, tokens, prompt_tokens, grammar)
+        draw = Draw(params, seed, made, tokens, prompt_tokens, grammar, touched)
         scores = start < prompt_tokens and sequence.scoring
         return Row(sequence, tokens[start:], start, sequence.pages, (draw,), scores, draft=draft)
     drafts = sequence.drafts[: end - len(tokens)]
     draws = [
-        Draw(params, seed, made + ahead, tokens, prompt_tokens, grammar) for ahead in range(len(drafts) + 1)
+        Draw(params, seed, made + ahead, tokens, prompt_tokens, grammar, touched)
+        for ahead in range(len(drafts) + 1)
     ]
     return Row(sequence, [*tokens[start:], *drafts], start, sequence.pages, tuple(draws), draft=draft)

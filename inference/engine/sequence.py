@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from inference.engine.sampling.touched import Touched, is_penalised
 from inference.engine.types import FinishReason, GenerationRequest, TokenLogprob
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Sequence:
     `awaits` is the key of a page that another request is about to fill. `drafts` are guesses at the next
     tokens, allowed where no choice depends on the tokens between (penalties, grammars); `unseen` counts
     tokens that the draft module has not read. `scores` are the log probabilities of the prompt so far.
-    `lease` holds its adapter, `routing` its fixed experts.
+    `lease` holds its adapter, `routing` its fixed experts; `touched` counts its tokens for penalties.
     """
 
     request: GenerationRequest
@@ -49,13 +50,14 @@ class Sequence:
     drafts_allowed: bool = True
     lease: Lease | None = None
     routing: RequestRouting | None = None
+    touched: Touched | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt_token_ids)
         self.prompt_tokens = len(self.tokens)
         params = self.request.params
-        penalties = (params.repetition_penalty - 1, params.presence_penalty, params.frequency_penalty)
-        self.drafts_allowed = params.grammar is None and not any(penalties)
+        self.drafts_allowed = params.grammar is None and not is_penalised(params)
+        self.touched = Touched.of(params)
 
     @property
     def completion_tokens(self) -> int:

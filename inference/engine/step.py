@@ -15,6 +15,7 @@ from inference.engine.types import FinishReason, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from inference.engine.sampling.grammar import GrammarState
+    from inference.engine.sampling.touched import Touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Draw:
 
     `index` numbers the completion's tokens and, with `seed`, selects this one's random number. `tokens` are
     those of the request so far, the first `prompt_tokens` of them its prompt; `grammar` is where its text
-    stands.
+    stands; `touched` keeps count of them for penalties (None: they are counted anew).
     """
 
     params: SamplingParams
@@ -32,6 +33,7 @@ class Draw:
     tokens: Items[int] = ()
     prompt_tokens: int = 0
     grammar: GrammarState | None = None
+    touched: Touched | None = None
 
 
 class Row(NamedTuple):

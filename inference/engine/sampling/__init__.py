@@ -3,11 +3,12 @@
 A row's choice depends on that row alone, so it is the same in any batch. One flow (`choose`)::
 
     noise      the random number of a request's i-th token
-    adjust     penalties, biases and grammar masks, on the raw logits
-    cuts       temperature, top_k, top_p, min_p and the draw
+    touched    the tokens that penalties and biases change, counted as the text grows
+    adjust     those and the grammar masks of a batch, for the raw logits
     logprobs   the model's own distribution, before all of that
     grammar    what the text must look like, followed token by token beside the forward pass
 
+Temperature, top_k, top_p, min_p and the draw itself are `moe_ops.sample`.
 `grammar` needs no torch, so that a process without an engine can check what requests ask for; the rest is
 imported when it is first asked for.
 """

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from moe_ops import sample
 
 from inference.engine.sampling.adjust import changes_of
 from inference.engine.sampling.logprobs import token_logprobs
 from inference.engine.sampling.noise import uniform
 from inference.engine.step import Draw
+from moe_ops import sample
 
 _COLD = 1e-6  # temperatures down to here are taken for 0: far below, fp32 knows no number to divide by
 

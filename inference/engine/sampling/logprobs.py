@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 
 from inference.engine.types import TokenLogprob
+from moe_ops import sample
 
 MAX_TOP_LOGPROBS = 20
 _ROWS_AT_ONCE = 32  # of a prompt: bounds the memory beside the logits
@@ -20,15 +21,9 @@ def token_logprobs(logits_SV: torch.Tensor, tokens: Sequence[int], counts: Seque
 
     Always as many candidates are looked at, so that the order of equals does not depend on the other rows.
     """
-    total_S1 = logits_SV.logsumexp(-1, keepdim=True)
-    token_S1 = torch.tensor(tokens, device=logits_SV.device)[:, None]
-    chosen = (logits_SV.gather(1, token_S1) - total_S1).squeeze(1).tolist()
-    if not any(counts):
-        yield from ((token, logprob, ()) for token, logprob in zip(tokens, chosen, strict=True))
-        return
-    size = min(MAX_TOP_LOGPROBS, logits_SV.shape[1])
-    best_SK, best_token_SK = logits_SV.topk(size, dim=-1)
-    best, best_tokens = (best_SK - total_S1).tolist(), best_token_SK.tolist()
+    size = min(MAX_TOP_LOGPROBS, logits_SV.shape[1]) if any(counts) else 0
+    found = sample.token_logprobs(logits_SV, torch.tensor(tokens), size)
+    chosen, best_tokens, best = (one.tolist() for one in found)
     for row, (token, count) in enumerate(zip(tokens, counts, strict=True)):
         top = tuple(islice(zip(best_tokens[row], best[row], strict=True), count))
         yield token, chosen[row], top

@@ -12,9 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.sampling.adjust import adjusted
+from inference.engine.sampling.adjust import changes_of
+from inference.engine.step import Draw
+from moe_ops.sample import reference
 
 VOCABULARY = 40
+
+
+def adjusted(logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+    return reference.changed(logits, changes_of(draws))
 
 
 def by_definition(

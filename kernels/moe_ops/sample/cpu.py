@@ -1,62 +1,73 @@
-"""Drawing from a tempered distribution, whole or cut.
-
-Cuts follow one another: `top_k` keeps the likeliest k; `top_p` the fewest of those that reach its share of
-their mass; `min_p` those at least that fraction as likely as the best.
-"""
+"""Plain torch, on any device, without sorting whole rows where cuts leave few tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from inference.engine.sampling.noise import uniform
-from inference.engine.step import Draw
+from moe_ops.sample.reference import Changes, changed
 
 # Most cuts leave few tokens, and sorting a vocabulary is slow: so many candidates are looked at, in turn,
 # until a row's cuts leave nothing beyond them. How many depends on that row alone.
 _TRIES = (64, 1024, 8192)
 
 
-class _Cuts(NamedTuple):
-    """Per row: the share drawn and the limits; `top_k` 0 keeps all."""
+class _Limits(NamedTuple):
+    """Columns of `limits_S5`."""
 
-    uniform_S: torch.Tensor
-    top_k_S: torch.Tensor
+    temperature_S: torch.Tensor
     top_p_S: torch.Tensor
     min_p_S: torch.Tensor
+    top_k_S: torch.Tensor
+    uniform_S: torch.Tensor
 
-    def of(self, rows: torch.Tensor) -> _Cuts:
-        return _Cuts(*(one_S[rows] for one_S in self))
+    def of(self, rows: torch.Tensor) -> _Limits:
+        return _Limits(*(one_S[rows] for one_S in self))
 
 
-def draw_tokens(logits_SV: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+def choose(logits_SV: torch.Tensor, limits_S5: torch.Tensor, changes: Changes | None = None) -> torch.Tensor:
+    """As the reference; which of equals at the border of a cut stays is torch's choice."""
+    best_S, token_S = logits_SV.max(-1)
+    finite_S = best_S.isfinite()
+    if changes is not None:
+        logits_SV = changed(logits_SV, changes)
+        best_S, token_S = logits_SV.max(-1)
+        finite_S &= best_S.isfinite()
+    limits = _Limits(*limits_S5.to(logits_SV.device).unbind(1))
+    sampled_S = (limits.temperature_S > 0) & finite_S
+    if sampled_S.all():
+        token_S = _draw(logits_SV - best_S[:, None], limits)
+    elif sampled_S.any():
+        token_S[sampled_S] = _draw(logits_SV[sampled_S] - best_S[sampled_S, None], limits.of(sampled_S))
+    return token_S.masked_fill(~finite_S, -1).cpu()
+
+
+def token_logprobs(
+    logits_SV: torch.Tensor, token_S: torch.Tensor, best: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As the reference; the order of equals depends on `best`, not on other rows."""
+    token_S = token_S.to(logits_SV.device)
+    total_S1 = logits_SV.logsumexp(-1, keepdim=True)
+    best_SK, token_SK = logits_SV.topk(best, dim=-1)
+    return (logits_SV.gather(1, token_S[:, None]) - total_S1).squeeze(1), token_SK, best_SK - total_S1
+
+
+def _draw(logits_SV: torch.Tensor, limits: _Limits) -> torch.Tensor:
     """Token ids (S,). The best logit of each row is 0; every temperature is above 0."""
-    device = logits_SV.device
-    params = [draw.params for draw in draws]
-    temperature_S1 = torch.tensor([[one.temperature] for one in params], device=device)
-    probs_SV = (logits_SV / temperature_S1).softmax(-1)
-    uniform_S = torch.tensor([uniform(draw.seed, draw.index) for draw in draws], device=device)
-    cut = [one.top_k > 0 or one.top_p < 1 or one.min_p > 0 for one in params]
-    if not any(cut):
-        return _pick(probs_SV.cumsum(-1), uniform_S)
-    limits = _Cuts(
-        uniform_S,
-        torch.tensor([one.top_k for one in params], device=device),
-        torch.tensor([one.top_p for one in params], device=device),
-        torch.tensor([one.min_p for one in params], device=device),
-    )
-    if all(cut):
+    probs_SV = (logits_SV / limits.temperature_S[:, None]).softmax(-1)
+    cut_S = (limits.top_k_S > 0) | (limits.top_p_S < 1) | (limits.min_p_S > 0)
+    if not cut_S.any():
+        return _pick(probs_SV.cumsum(-1), limits.uniform_S)
+    if cut_S.all():
         return _draw_cut(probs_SV, limits)
-    cut_S = torch.tensor(cut, device=device)
-    token_S = torch.empty(len(draws), dtype=torch.int64, device=device)
-    token_S[~cut_S] = _pick(probs_SV[~cut_S].cumsum(-1), uniform_S[~cut_S])
+    token_S = torch.empty(len(probs_SV), dtype=torch.int64, device=probs_SV.device)
+    token_S[~cut_S] = _pick(probs_SV[~cut_S].cumsum(-1), limits.uniform_S[~cut_S])
     token_S[cut_S] = _draw_cut(probs_SV[cut_S], limits.of(cut_S))
     return token_S
 
 
-def _draw_cut(probs_SV: torch.Tensor, limits: _Cuts) -> torch.Tensor:
+def _draw_cut(probs_SV: torch.Tensor, limits: _Limits) -> torch.Tensor:
     """Look at the few likeliest tokens; again, at more, only for rows whose cuts reach beyond them."""
     vocabulary = probs_SV.shape[-1]
     token_S = torch.empty(len(probs_SV), dtype=torch.int64, device=probs_SV.device)
@@ -74,14 +85,13 @@ def _draw_cut(probs_SV: torch.Tensor, limits: _Cuts) -> torch.Tensor:
     return token_S
 
 
-def _inside(best_SK: torch.Tensor, limits: _Cuts) -> torch.Tensor:
+def _inside(best_SK: torch.Tensor, limits: _Limits) -> torch.Tensor:
     """Whether the rows' cuts leave nothing beyond the given candidates."""
     reached_S = (best_SK.sum(-1) >= limits.top_p_S) | (best_SK[:, -1] < limits.min_p_S * best_SK[:, 0])
-    top_k_S = limits.top_k_S
-    return torch.where(top_k_S > 0, top_k_S <= best_SK.shape[1], reached_S)
+    return torch.where(limits.top_k_S > 0, limits.top_k_S <= best_SK.shape[1], reached_S)
 
 
-def _draw_sorted(best_SK: torch.Tensor, token_SK: torch.Tensor, limits: _Cuts) -> torch.Tensor:
+def _draw_sorted(best_SK: torch.Tensor, token_SK: torch.Tensor, limits: _Limits) -> torch.Tensor:
     """A token per row among candidates in order of falling probability."""
     places = best_SK.shape[1]
     place_K = torch.arange(places, device=best_SK.device)

@@ -1,0 +1,27 @@
+// Passes over logits for vectors of 8 floats.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "sample.h"
+
+#define LANES 8
+#define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
+#define WIDEN_HALVES(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(p)))
+#define WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p)))
+#define SUM_OF(v) sum_halves((__m256)(v))
+
+namespace {
+inline float sum_halves(__m256 v) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+}  // namespace
+
+#include "sample_kernels.h"
+
+const tokenworks::sample::Kernels& tokenworks::sample::kernels_avx2() {
+  static constexpr Kernels table{best, weigh};
+  return table;
+}
