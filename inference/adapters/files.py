@@ -35,6 +35,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
 }
 _SHOWN = 6
+_NUMBER_MAX = 1e9
 
 
 class AdapterError(ValueError):
@@ -89,19 +90,19 @@ def adapter_read(
             changes = {
                 module: LowRank(
                     pack_matrix(_finite(file, a), weight_format),
-                    pack_matrix(_finite(file, b) * settings.scale(module, rank), weight_format),
+                    pack_matrix(_finite(file, b, settings.scale(module, rank)), weight_format),
                 )
                 for module, (a, b, rank) in keys.items()
             }
+        return Adapter(_digest(folder), changes)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from error
-    return Adapter(_digest(folder), changes)
 
 
 def _settings(file: Path) -> _Settings:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{file}: not readable as JSON: {error}") from error
     if not isinstance(data, dict) or data.get("peft_type") != "LORA":
         raise AdapterError(f"{file}: peft_type: expected 'LORA'")
@@ -111,23 +112,31 @@ def _settings(file: Path) -> _Settings:
     rank, alpha = data.get("r"), data.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise AdapterError(f"{file}: r: expected an integer of at least 1, found {rank!r}")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
-        raise AdapterError(f"{file}: lora_alpha: expected a number, found {alpha!r}")
+    if not _is_number(alpha):
+        raise AdapterError(f"{file}: lora_alpha: expected a number, found {str(alpha)[:40]}")
     return _Settings(
         rank=rank,
         alpha=alpha,
         root=bool(data.get("use_rslora")),
-        rank_pattern=_pattern(file, data, "rank_pattern"),
+        rank_pattern=_pattern(file, data, "rank_pattern", whole=True),
         alpha_pattern=_pattern(file, data, "alpha_pattern"),
     )
 
 
-def _pattern(file: Path, data: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _pattern(file: Path, data: Mapping[str, Any], name: str, *, whole: bool = False) -> dict[str, Any]:
     value = data.get(name) or {}
-    numbers = isinstance(value, dict) and all(type(v) in (int, float) and v > 0 for v in value.values())
+    numbers = isinstance(value, dict) and all(
+        _is_number(v) and v > 0 and (type(v) is int or not whole) for v in value.values()
+    )
     if not numbers:
-        raise AdapterError(f"{file}: {name}: expected an object of module names to positive numbers")
+        kind = "integers" if whole else "numbers"
+        raise AdapterError(f"{file}: {name}: expected an object of module names to positive {kind}")
     return dict(value)
+
+
+def _is_number(value: object) -> bool:
+    """JSON knows integers of any length, and Python's reader NaN and infinity too."""
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _NUMBER_MAX
 
 
 def _by_pattern(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -151,14 +160,14 @@ def _keys(
             faults.append(f"{key} is no LoRA factor")
         elif match["module"] not in modules:
             faults.append(refusal(match["module"]))
-        else:
-            found.setdefault(match["module"], {})[match["factor"]] = key
+        elif found.setdefault(match["module"], {}).setdefault(match["factor"], key) != key:
+            faults.append(f"{key} is there twice")
     keys: dict[str, tuple[str, str, int]] = {}
     for module, factors in found.items():
         if set(factors) != {"A", "B"}:
             faults.append(f"{module} has one factor only: {', '.join(factors.values())}")
             continue
-        rank = int(_by_pattern(settings.rank_pattern, module, settings.rank))
+        rank: int = _by_pattern(settings.rank_pattern, module, settings.rank)
         outputs, inputs = modules[module]
         faults += _misshapen(file, factors["A"], (rank, inputs)) + _misshapen(
             file, factors["B"], (outputs, rank)
@@ -182,11 +191,11 @@ def _misshapen(file: Any, key: str, expected: tuple[int, int]) -> list[str]:
     return [] if shape == expected else [f"{key} has shape {shape}, expected {expected}"]
 
 
-def _finite(file: Any, key: str) -> torch.Tensor:
-    tensor: torch.Tensor = file.get_tensor(key)
-    if not tensor.isfinite().all():
+def _finite(file: Any, key: str, scale: float = 1.0) -> torch.Tensor:
+    tensor: torch.Tensor = file.get_tensor(key).double() * scale
+    if not tensor.float().isfinite().all():
         raise AdapterError(f"{key} has numbers that are not finite")
-    return tensor.double()
+    return tensor
 
 
 def _digest(folder: Path) -> str:

@@ -107,6 +107,9 @@ class EngineLoop:
                 self._engine.changes.drop(command.name)
         except ValueError as error:
             return str(error)
+        except Exception as error:  # what lies in a folder must not end the service
+            _log.exception("adapter %s", command.name)
+            return f"{type(error).__name__}: {error}"
         return None
 
     def _pace(self, events: list[TokenEvent]) -> None:

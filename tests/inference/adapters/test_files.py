@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -63,7 +64,14 @@ def test_ranks_may_differ_by_pattern(write_adapter: WriteAdapter, modules: Modul
         ({"r": 0}, {}, "r: expected"),
         ({"r": True}, {}, "r: expected"),
         ({"lora_alpha": "x"}, {}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, {}, "lora_alpha"),
+        ({"lora_alpha": math.inf}, {}, "lora_alpha"),
         ({"rank_pattern": {"q": 0}}, {}, "rank_pattern"),
+        ({"rank_pattern": {"q_b_proj": math.inf}}, {}, "rank_pattern"),
+        ({"rank_pattern": {"q_b_proj": 4.5}}, {}, "rank_pattern"),
+        ({"alpha_pattern": {"q_b_proj": math.inf}}, {}, "alpha_pattern"),
+        ({"lora_alpha": 1e9}, {f"base_model.model.{Q}.lora_B.weight": torch.full((96, 4), 1e35)}, "finite"),
+        ({}, {f"base_model.model.{Q}.lora_A.default.weight": torch.ones(4, 32)}, "there twice"),
         ({}, {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 64)}, "no projection"),
         (
             {},
@@ -119,6 +127,9 @@ def test_damaged_files_are_errors(write_adapter: WriteAdapter, modules: Modules)
             read(folder, modules)
     weights.write_bytes(whole)
     (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(AdapterError, match="not readable as JSON"):
+        read(folder, modules)
+    (folder / "adapter_config.json").write_text("[" * 100_000)
     with pytest.raises(AdapterError, match="not readable as JSON"):
         read(folder, modules)
     (folder / "adapter_config.json").write_text(json.dumps([]))

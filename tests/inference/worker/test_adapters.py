@@ -89,3 +89,12 @@ async def test_an_unknown_profile_is_refused_before_anything_is_computed(real_wo
     assert refused.status_code == 404
     assert refused.json()["error"]["code"] == "unknown_routing"
     assert (await answer(real_worker, "req_1")).status_code == 200
+
+
+async def test_a_file_made_to_break_its_reader_ends_nothing(adapters: Any) -> None:
+    folder = adapters.runtime.service.adapters_dir / "poet"
+    (folder / "adapter_config.json").write_text("[" * 100_000)
+    refused = await adapters.client.put("/adapters/poet")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "adapter_refused")
+    assert (await adapters.client.put("/adapters/clerk")).status_code == 200
+    assert (await answer(adapters, "req_1")).status_code == 200
