@@ -30,7 +30,7 @@ def planned_route(
             scores_TE, weights_TK, experts_TK, plan=plan, layer=layer, spec=spec
         )
     if plan.constant_LM is not None:
-        return spread_constant(weights_TK, experts_TK, plan.constant_LM[layer])
+        return spread_constant(weights_TK, experts_TK, plan.constant_LM[layer], experts=len(router_ED))
     return weights_TK, experts_TK
 
 
@@ -43,14 +43,12 @@ def weigh_chosen(scores_TE: torch.Tensor, experts_TK: torch.Tensor, spec: Router
 
 
 def spread_constant(
-    weights_TK: torch.Tensor, experts_TK: torch.Tensor, pool_M: torch.Tensor
+    weights_TK: torch.Tensor, experts_TK: torch.Tensor, pool_M: torch.Tensor, *, experts: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same mixture over the whole pool, with weight 0 for experts that were not chosen."""
-    place_E = torch.zeros(int(pool_M.max()) + 1, dtype=torch.int64)
-    place_E[pool_M] = torch.arange(len(pool_M))
-    spread_TM = weights_TK.new_zeros(len(weights_TK), len(pool_M))
-    spread_TM.scatter_(1, place_E[experts_TK], weights_TK)
-    return spread_TM, pool_M.expand(len(weights_TK), -1)
+    tokens = len(weights_TK)
+    spread_TE = weights_TK.new_zeros(tokens, experts).scatter_(1, experts_TK, weights_TK)
+    return spread_TE.index_select(1, pool_M), pool_M.repeat(tokens, 1)
 
 
 def hashed_choice(

@@ -44,40 +44,36 @@ class RoutingPlan:
 
 def plan_build(routing_T: Sequence[RequestRouting | None], token_T: torch.Tensor) -> RoutingPlan | None:
     """The plan for a flat batch, given each token's routing; None for prompts and dynamic requests."""
-    present = {id(routing): routing for routing in routing_T if routing is not None}
-    if not present:
+    first = next((routing for routing in routing_T if routing is not None), None)
+    if first is None:
         return None
-    allowed_LTE = _allowed(routing_T, present)
-    hashed_T, hashed_LTK = _hashed(routing_T, present, token_T)
-    layers = next(iter(present.values())).profile.layers
-    return RoutingPlan(layers, allowed_LTE, hashed_T, hashed_LTK, _constant(routing_T))
+    hashed_T, hashed_LTK = _hashed(routing_T, token_T)
+    return RoutingPlan(first.profile.layers, _allowed(routing_T), hashed_T, hashed_LTK, _constant(routing_T))
 
 
-def _allowed(
-    routing_T: Sequence[RequestRouting | None], present: dict[int, RequestRouting]
-) -> torch.Tensor | None:
-    masks: list[torch.Tensor] = []
-    places: dict[int, int] = {}
-    for key, routing in present.items():
-        if routing.kept_LE is not None:
-            places[key] = len(masks)
-            masks.append(routing.kept_LE)
-    if not masks:
+def _allowed(routing_T: Sequence[RequestRouting | None]) -> torch.Tensor | None:
+    mask_T = [None if routing is None else routing.kept_LE for routing in routing_T]
+    masks = {id(mask_LE): mask_LE for mask_LE in mask_T}  # None: no restriction
+    some_LE = next((mask_LE for mask_LE in mask_T if mask_LE is not None), None)
+    if some_LE is None:
         return None
-    masks.append(torch.ones_like(masks[0]))  # tokens without a restriction
-    place_T = torch.tensor([places.get(id(routing), len(masks) - 1) for routing in routing_T])
-    return torch.stack(masks).index_select(0, place_T).transpose(0, 1)
+    if len(masks) == 1:
+        return some_LE[:, None].expand(-1, len(mask_T), -1)
+    place = {key: number for number, key in enumerate(masks)}
+    all_MLE = torch.stack([torch.ones_like(some_LE) if one is None else one for one in masks.values()])
+    place_T = torch.tensor([place[id(mask_LE)] for mask_LE in mask_T])
+    return all_MLE.index_select(0, place_T).transpose(0, 1)
 
 
 def _hashed(
-    routing_T: Sequence[RequestRouting | None], present: dict[int, RequestRouting], token_T: torch.Tensor
+    routing_T: Sequence[RequestRouting | None], token_T: torch.Tensor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    table_T = [None if routing is None else routing.profile.table_LVK for routing in routing_T]
     hashed_T, hashed_LTK = None, None
-    for key, routing in present.items():
-        table_LVK = routing.profile.table_LVK
+    for table_LVK in {id(table): table for table in table_T}.values():
         if table_LVK is None:
             continue
-        mine_T = torch.tensor([id(one) == key for one in routing_T])
+        mine_T = torch.tensor([table is table_LVK for table in table_T])
         found_LTK = table_LVK.index_select(1, token_T).long()
         hashed_LTK = found_LTK if hashed_LTK is None else torch.where(mine_T[:, None], found_LTK, hashed_LTK)
         hashed_T = mine_T if hashed_T is None else hashed_T | mine_T

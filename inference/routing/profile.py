@@ -27,7 +27,7 @@ class ProfileError(ValueError):
     """The profile can not be used with this checkpoint, or its file can not be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RoutingProfile:
     """`experts_LM` (int64, ascending): the kept experts of each routed layer (pool mode).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from inference.routing.profile import RoutingProfile
@@ -69,8 +71,9 @@ class RequestRouting:
         return float((self._mass_LE * self.kept_LE).sum()) / total
 
 
+@lru_cache(maxsize=64)
 def pool_mask(profile: RoutingProfile) -> torch.Tensor | None:
-    """A pool profile's experts as a mask (L, E); None in other modes."""
+    """A pool profile's experts as a mask (L, E), the same one each time; None in other modes."""
     if profile.experts_LM is None:
         return None
     mask_LE = torch.zeros(profile.layers, profile.experts, dtype=torch.bool)

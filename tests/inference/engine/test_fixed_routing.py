@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,13 @@ from tests.inference.engine.conftest import Events, Table, serve
 
 EXPERTS, KEPT = 8, 6
 PROMPTS = [tuple(range(3 + i, 23 + 2 * i)) for i in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def _no_step_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The engine would run the rows of a failed step alone, with the same result."""
+    yield
+    assert not [record for record in caplog.records if record.name.startswith("inference.engine")]
 
 
 def profile_for(model: Decoder, mode: str, coverage_min: float = 0.0) -> RoutingProfile:

@@ -105,7 +105,12 @@ def test_weights_that_all_vanish_stay_finite() -> None:
 
 def test_the_constant_form_is_the_same_mixture() -> None:
     weights, experts = spread_constant(
-        torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([[4, 0], [2, 4]]), torch.tensor([0, 2, 4])
+        torch.tensor([[0.7, 0.3], [0.6, 0.4]]),
+        torch.tensor([[4, 0], [2, 4]]),
+        torch.tensor([0, 2, 4]),
+        experts=6,
     )
+    assert experts.is_contiguous()
+    assert weights.is_contiguous()
     assert experts.tolist() == [[0, 2, 4], [0, 2, 4]]
     torch.testing.assert_close(weights, torch.tensor([[0.3, 0.0, 0.7], [0.0, 0.6, 0.4]]))
