@@ -65,6 +65,8 @@ class ChatTemplate:
                 range=_CountedRange(),
                 **self._variables,
             )
+        except RecursionError:
+            raise ChatTemplateError("the messages or tools are nested too deeply") from None
         except (TemplateError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise ChatTemplateError(f"the chat template does not accept these messages: {error}") from error
 

@@ -158,6 +158,15 @@ TOOLS: list[dict[str, object]] = [
 ]
 
 
+def test_deep_tools_are_the_callers_mistake(ours: Tokenizer) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(900):
+        deep = {"items": deep}
+    tools: list[dict[str, object]] = [{"type": "function", "function": {"name": "look", "parameters": deep}}]
+    with pytest.raises(ChatTemplateError, match="too deeply"):
+        with_template(ours, V3_TEMPLATE).encode_chat(TALK, tools=tools)
+
+
 def test_v2s_manner(ours: Tokenizer) -> None:
     tokenizer = with_template(ours, V2_TEMPLATE)
     plain = tokenizer.encode
