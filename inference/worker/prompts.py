@@ -50,7 +50,7 @@ async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: 
     style = chat_tool_style(call, tokenizer)
     _check_biases(call, len(tokenizer.token_bytes))
     grammar = await _grammar(call, style, tokenizer)
-    if sum(map(_text_chars, call.prompts)) > LOOP_TEXT_CHARS:
+    if _takes_long(call):
         prompts = await asyncio.to_thread(_all_tokens, call, tokenizer, style)
     else:
         prompts = _all_tokens(call, tokenizer, style)
@@ -185,7 +185,15 @@ def _answer(
     )
 
 
+def _takes_long(call: Call) -> bool:
+    """Whether making the tokens may hold up other streams. Definitions of tools are not measured: that takes
+    about as long as writing them out.
+    """
+    return _tool_use(call) is not None or sum(map(_text_chars, call.prompts)) > LOOP_TEXT_CHARS
+
+
 def _text_chars(prompt: Prompt) -> int:
     if isinstance(prompt, ChatPrompt):
-        return sum(len(message.content) for message in prompt.messages)
+        calls = (call for message in prompt.messages for call in message.tool_calls)
+        return sum(len(one.content) for one in prompt.messages) + sum(len(one.arguments) for one in calls)
     return len(prompt.text) + len(prompt.suffix or "") if isinstance(prompt, TextPrompt) else 0

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -129,6 +130,27 @@ async def test_sampling_parameters_reach_the_engine(worker: Any) -> None:
 async def test_a_large_prompt_is_tokenized_beside_the_loop(worker: Any) -> None:
     response = await worker.post(COMPLETIONS, TEXT_BODY | {"prompt": "x" * 50_000})
     assert response.json()["usage"]["prompt_tokens"] == 50_001
+
+
+async def test_tools_and_long_calls_are_written_out_beside_the_loop(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_chat, threads = worker.engine.tokenizer.encode_chat, []
+
+    def watched(*arguments: Any, **options: Any) -> list[int]:
+        threads.append(threading.current_thread())
+        return list(encode_chat(*arguments, **options))[:10]
+
+    monkeypatch.setattr(worker.engine.tokenizer, "encode_chat", watched)
+    tools = [{"type": "function", "function": {"name": "f", "description": "x"}}]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps("y" * 50_000)}}
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
+    answered = [*asked, {"role": "tool", "tool_call_id": "c", "content": "z"}]
+    for number, more in enumerate(({"tools": tools}, {"messages": answered}, {})):
+        response = await worker.post(CHAT, CHAT_BODY | more, f"req_{number}")
+        assert response.status_code == 200, response.text
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [False, False, True]
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong", "dispatch-token", "Bearer dispatch-tokén"])
