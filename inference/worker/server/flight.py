@@ -35,7 +35,8 @@ class _Counts:
 class Flight:
     """One request in flight, with all its choices.
 
-    Until the first event nothing has been produced and all counts are 0: who leaves the queue pays nothing.
+    Until the first token nothing has been produced and all counts are 0: who leaves the queue pays nothing,
+    be it by choice, by a deadline or because the engine ended.
     ``cause`` says why it was ended early; ``sealed``: generation is over. ``routing``: the fixed-routing
     profile that was asked for, or why its answer was routed dynamically.
     """
@@ -85,10 +86,11 @@ class Flight:
             self._time(counts, len(event.token_ids), metrics)
         if event.routing is not None:
             self.routing = event.routing
-        counts.prompt_tokens = event.prompt_tokens
-        counts.cached_tokens = event.cached_tokens
-        # a token that was computed for its prompt's sake alone is neither shown nor charged
-        counts.completion_tokens = 0 if self.call.max_tokens == 0 else event.completion_tokens
+        if event.token_ids or event.embedding is not None:  # else it may have left the queue or never begun
+            counts.prompt_tokens = event.prompt_tokens
+            counts.cached_tokens = event.cached_tokens
+            # a token that was computed for its prompt's sake alone is neither shown nor charged
+            counts.completion_tokens = 0 if self.call.max_tokens == 0 else event.completion_tokens
         if event.finish_reason is not None:
             self._open -= 1
             self._worsen("cancelled" if event.finish_reason == "expired" else event.finish_reason)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inference.engine import FinishReason, TokenEvent
 from inference.worker.lifecycle import runtime_drain
 
 CHAT = "/v1/chat/completions"
@@ -62,6 +63,19 @@ async def test_a_client_that_leaves_the_queue_pays_nothing(worker: Any) -> None:
     assert worker.engine.cancelled == ["req_1"]
     assert entry["finish_reason"] == "cancelled"
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["first_token_at_ms"]) == (0, 0, None)
+
+
+@pytest.mark.parametrize("reason", ["error", "expired", "cancelled"])
+async def test_who_is_put_out_of_the_queue_pays_nothing(
+    worker: Any, reason: FinishReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the engine ends: its last word on a request that never began has the prompt's length."""
+    last = TokenEvent("req_1", "", (), reason, prompt_tokens=9, cached_tokens=0, completion_tokens=0)
+    worker.engine.texts = [""]
+    monkeypatch.setattr(worker.engine, "_event", lambda *_: last)
+    assert (await worker.post(CHAT, BODY)).status_code >= 500
+    entry = await entry_of(worker)
+    assert (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"]) == (0, 0, 0)
 
 
 async def test_a_client_that_leaves_before_its_body_is_complete_leaves_no_trace(worker: Any) -> None:
