@@ -19,10 +19,13 @@ _NONE = array("i"), array("f"), array("f")
 
 def changes_of(draws: Sequence[Draw]) -> Changes | None:
     """The changes of all rows, or None when no row asks for any."""
-    touched = [_touched(draw) for draw in draws]
+    touched = [draw.touched or Touched.of(draw.params) for draw in draws]
     masks = [draw.grammar.mask for draw in draws if draw.grammar is not None]
     if not masks and not any(touched):
         return None
+    for draw, one in zip(draws, touched, strict=True):
+        if one is not None:
+            one.read(draw.tokens, draw.prompt_tokens)
     parts = [_NONE if one is None else (one.tokens, one.counts, one.biases) for one in touched]
     first = (0, *accumulate(len(tokens) for tokens, _, _ in parts))
     return Changes(
@@ -34,14 +37,6 @@ def changes_of(draws: Sequence[Draw]) -> Changes | None:
         mask_RB=torch.from_numpy(np.stack(masks)) if masks else None,
         mask_row_S=_mask_rows(draws),
     )
-
-
-def _touched(draw: Draw) -> Touched | None:
-    """Up to date. A draw that comes with none has everything counted for it alone."""
-    touched = draw.touched or Touched.of(draw.params)
-    if touched is not None:
-        touched.read(draw.tokens, draw.prompt_tokens)
-    return touched
 
 
 def _joined(parts: Sequence[array[int] | array[float]], dtype: torch.dtype) -> torch.Tensor:

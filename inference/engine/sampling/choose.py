@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from inference.engine.sampling.adjust import changes_of
 from inference.engine.sampling.logprobs import token_logprobs
-from inference.engine.sampling.noise import uniform
+from inference.engine.sampling.noise import uniforms
 from inference.engine.step import Draw
 from moe_ops import sample
 
 _COLD = 1e-6  # temperatures down to here are taken for 0: far below, fp32 knows no number to divide by
 
+_GIVEN = attrgetter("temperature", "top_p", "min_p", "top_k")
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+
+class Choice(NamedTuple):
     """The chosen token; where asked for, its natural log probability and the best tokens with theirs."""
 
     token: int
@@ -47,10 +50,10 @@ def choose_tokens(logits_SV: torch.Tensor, draws: Sequence[Draw]) -> list[Choice
 
 def _limits(draws: Sequence[Draw]) -> torch.Tensor:
     """`limits_S5` of `moe_ops.sample`."""
-    rows = []
-    for draw in draws:
-        params = draw.params
-        temperature = params.temperature if params.temperature > _COLD else 0.0
-        number = uniform(draw.seed, draw.index) if temperature > 0 else 0.0
-        rows.append((temperature, params.top_p, params.min_p, params.top_k, number))
-    return torch.tensor(rows, dtype=torch.float32)
+    limits_S5 = np.zeros((len(draws), sample.LIMITS), dtype=np.float32)
+    limits_S5[:, :-1] = [_GIVEN(draw.params) for draw in draws]
+    temperature_S = limits_S5[:, 0]
+    temperature_S[temperature_S <= _COLD] = 0
+    if temperature_S.any():
+        limits_S5[:, -1] = uniforms([draw.seed for draw in draws], [draw.index for draw in draws])
+    return torch.from_numpy(limits_S5)

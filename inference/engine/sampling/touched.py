@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from inference.engine.types import SamplingParams
+
+_TOUCHING = attrgetter("logit_bias", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_NEUTRAL = ((), 1, 0, 0)
 
 
 def is_penalised(params: SamplingParams) -> bool:
@@ -31,7 +35,7 @@ class Touched:
     @classmethod
     def of(cls, params: SamplingParams) -> Touched | None:
         """None where nothing is touched."""
-        return cls(params) if params.logit_bias or is_penalised(params) else None
+        return None if _TOUCHING(params) == _NEUTRAL else cls(params)
 
     def read(self, text: Sequence[int], prompt_tokens: int) -> None:
         """Count the tokens of `text` that were not counted yet; its first `prompt_tokens` are the prompt."""

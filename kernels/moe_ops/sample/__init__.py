@@ -6,6 +6,6 @@ different logits.
 """
 
 from moe_ops.sample.native import choose, token_logprobs
-from moe_ops.sample.reference import Changes
+from moe_ops.sample.reference import LIMITS, Changes
 
-__all__ = ["Changes", "choose", "token_logprobs"]
+__all__ = ["LIMITS", "Changes", "choose", "token_logprobs"]

@@ -111,5 +111,5 @@ def token_logprobs(
     equals by rising token; and theirs, fp32. The rows of `logits_SV` (fp32) are finite or −inf.
     """
     logprob_SV = logits_SV.double().log_softmax(-1).float()
-    token_SK = logits_SV.sort(-1, descending=True, stable=True).indices[:, :best]
+    token_SK = logits_SV.sort(dim=-1, descending=True, stable=True).indices[:, :best]
     return logprob_SV.gather(1, token_S[:, None]).squeeze(1), token_SK, logprob_SV.gather(1, token_SK)

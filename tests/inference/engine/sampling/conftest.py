@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,22 @@ import pytest
 from inference.engine.step import Draw
 from inference.engine.types import SamplingParams
 from inference.tokenizer import Tokenizer
+from moe_ops import native
+from moe_ops.sample import cpu
 
 MakeDraw = Callable[..., Draw]
+
+
+@pytest.fixture(scope="module", params=["torch", "native"])
+def form(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tokens are chosen in plain torch, then by the C++ kernels where they are compiled."""
+    if request.param == "native" and not native.available():
+        pytest.skip("the kernels are not compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr("moe_ops.sample.choose", cpu.choose)
+            patch.setattr("moe_ops.sample.token_logprobs", cpu.token_logprobs)
+        yield
 
 
 @pytest.fixture(scope="session")

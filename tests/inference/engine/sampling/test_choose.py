@@ -16,6 +16,8 @@ from inference.engine.sampling import choose_tokens, uniform
 from inference.engine.step import Draw
 from inference.engine.types import SamplingParams
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def draws(count: int, *, seed: int = 3, **params: Any) -> list[Draw]:
     wanted = SamplingParams(max_tokens=9, **params)

@@ -9,6 +9,8 @@ import torch
 
 from inference.engine.sampling import choose_tokens, prompt_logprobs
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 @pytest.fixture
 def logits() -> torch.Tensor:
