@@ -22,7 +22,7 @@ _FP32_BYTES = 4
 _WEIGHT_BYTES: dict[WeightFormat, float] = {
     "float32": 4.0,
     "bfloat16": 2.0,
-    "int8": 1 + 4 / 128,
+    "int8": 1 + 2 / 128,
     "int4": 0.5 + 2 / 32,
 }
 _RUNS = 12
