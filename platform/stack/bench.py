@@ -1,7 +1,7 @@
 """``make bench``: run every bench, one after the other so that none disturbs another.
 
-Traces are read from the folder ``TOKENWORKS_DATA`` (``../shared/data`` without it); a bench whose trace is not
-there is left out, which is said.
+Traces are read from the folder ``TOKENWORKS_DATA`` (``../shared/data`` without it); a bench whose trace is
+not there is left out, which is said.
 """
 
 from __future__ import annotations
