@@ -41,7 +41,7 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
             self.accepts_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             raise ChatTemplateError(f"the chat template does not compile: {error}") from error
         self.source = source
         self._variables = variables

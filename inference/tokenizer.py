@@ -16,6 +16,7 @@ import tokenizers
 
 from inference.chat_template import MARK, ChatTemplate, ChatTemplateError
 
+_IDS_MAX = 1 << 22  # beyond any vocabulary: the table of all ids is made at once
 _FIM_NAMES = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 
 __all__ = ["ChatTemplateError", "Tokenizer", "TokenizerError"]
@@ -64,8 +65,8 @@ class Tokenizer:
         config, generation = (_read_json(folder / f"{name}.json") for name in ("config", "generation_config"))
         eos_ids = {added[eos]} if eos in added else set()
         for source in (config, generation):
-            eos_ids.update(_ids(source.get("eos_token_id")))
-        bos_ids = [added[bos]] if bos in added else _ids(config.get("bos_token_id"))
+            eos_ids.update(_ids(source.get("eos_token_id"), len(token_bytes)))
+        bos_ids = [added[bos]] if bos in added else _ids(config.get("bos_token_id"), len(token_bytes))
         variables = {"bos_token": bos or "", "eos_token": eos or ""}
         template, source_text = None, _template_source(folder, settings)
         if source_text is not None:
@@ -169,6 +170,7 @@ def _split(
         entries = data["added_tokens"]
         added = {entry["content"]: entry["id"] for entry in entries}
         special = {entry["content"] for entry in entries if entry["special"]}
+        _check_ids(added, data["model"]["vocab"])
         vocab = {token: id_ for token, id_ in data["model"]["vocab"].items() if token not in added}
         plain_data = data | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         plain_data["model"] = data["model"] | {"vocab": vocab}
@@ -176,6 +178,14 @@ def _split(
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{folder / 'tokenizer.json'}: not a usable tokenizer: {error!r}") from error
     return plain, added, _token_bytes(vocab, added, special, folder)
+
+
+def _check_ids(added: dict[str, int], vocab: dict[str, int]) -> None:
+    if not all(isinstance(token, str) and token for token in added):
+        raise ValueError("an added token without text")
+    for token, id_ in (added | vocab).items():
+        if type(id_) is not int or not 0 <= id_ < _IDS_MAX:
+            raise ValueError(f"the id of {token!r}: expected 0 … {_IDS_MAX - 1}, found {id_!r}")
 
 
 def _token_bytes(
@@ -208,7 +218,7 @@ def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(data, dict):
         raise TokenizerError(f"{path}: expected a JSON object")
@@ -221,10 +231,10 @@ def _token_name(entry: object) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _ids(entry: object) -> list[int]:
-    """One id, a list of ids, or nothing."""
+def _ids(entry: object, vocabulary: int) -> list[int]:
+    """One id, a list of ids, or nothing; what stands for no token is passed over."""
     items = entry if isinstance(entry, list) else [entry]
-    return [item for item in items if isinstance(item, int)]
+    return [item for item in items if isinstance(item, int) and 0 <= item < vocabulary]
 
 
 def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:
@@ -234,5 +244,6 @@ def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:
         return file.read_text(encoding="utf-8")
     entry = settings.get("chat_template")
     if isinstance(entry, list):
-        entry = {item["name"]: item["template"] for item in entry}.get("default")
+        named = {item.get("name"): item.get("template") for item in entry if isinstance(item, dict)}
+        entry = named.get("default")
     return entry if isinstance(entry, str) else None

@@ -160,6 +160,27 @@ def test_what_a_folder_lacks_is_said(tiny_dir: Path, tmp_path: Path) -> None:
         Tokenizer.from_dir(tmp_path)
 
 
+@pytest.mark.parametrize("id_", [4_000_000_000, -1, "7", None])
+@pytest.mark.parametrize("place", ["vocabulary", "added"])
+def test_ids_that_no_table_could_hold_are_refused(
+    tiny_dir: Path, tmp_path: Path, id_: object, place: str
+) -> None:
+    data = json.loads((write(tmp_path, tiny_dir) / "tokenizer.json").read_text(encoding="utf-8"))
+    if place == "added":
+        data["added_tokens"].append({**data["added_tokens"][0], "content": "<new>", "id": id_})
+    else:
+        data["model"]["vocab"]["new"] = id_
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="not a usable tokenizer"):
+        Tokenizer.from_dir(tmp_path)
+
+
+def test_end_tokens_beyond_the_vocabulary_do_not_count(tiny_dir: Path, tmp_path: Path) -> None:
+    write(tmp_path, tiny_dir)
+    (tmp_path / "config.json").write_text('{"eos_token_id": [2, 10000000, -1]}')
+    assert Tokenizer.from_dir(tmp_path).eos_ids == {1, 2}
+
+
 def test_vocabularies_that_are_not_byte_level_are_refused(tmp_path: Path) -> None:
     library = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"▁a": 0}, merges=[]))
     library.save(str(tmp_path / "tokenizer.json"))
