@@ -59,7 +59,9 @@ class Engine:
         return self._scheduler.has_work or bool(self._refused)
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a checked request; one whose adapter has gone meanwhile ends with the next step."""
+        """Queue a checked request. One that can not be begun, as when its adapter has gone meanwhile, ends with
+        the next step, and nobody else with it.
+        """
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
         sequence = Sequence(request, self._arrivals, seed)
         if request.params.grammar is not None and self._grammars is not None:
@@ -68,20 +70,22 @@ class Engine:
         self._events.begin(sequence, TextStream(self._token_bytes, request.params.stop))
         try:
             self.changes.begin(sequence)
-        except (AdapterError, ProfileError) as error:
-            _log.error("request %s is refused: %s", request.request_id, error)
+            self._scheduler.add(sequence, self._clock())
+        except Exception as error:
+            foreseen = isinstance(error, AdapterError | ProfileError)
+            _log.error("request %s is refused: %s", request.request_id, error, exc_info=not foreseen)
             self._refused.append(sequence)
-            return
-        self._scheduler.add(sequence, self._clock())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its pages; one that has ended already is no error."""
         sequence = self._events.forget(request_id)
+        if sequence is None:
+            return
         if sequence in self._refused:
             self._refused.remove(sequence)
-        elif sequence is not None:
+        else:
             self._scheduler.finish(sequence, "cancelled")
-            _let_go(sequence)
+        _let_go(sequence)
 
     def end_all(self, reason: FinishReason) -> list[TokenEvent]:
         """End every request now, each with a last event, and start from an empty schedule and cache."""

@@ -112,6 +112,9 @@ def _check(profile: RoutingProfile, path: Path) -> None:
         raise ProfileError(f"{path}: mode: expected one of {', '.join(MODES)}, found {profile.mode!r}")
     if profile.mode != "session" and wanted is None:
         raise ProfileError(f"{path}: a {profile.mode} profile without its tensor")
+    form = (torch.int64, 2) if profile.mode == "pool" else (torch.int16, 3)
+    if wanted is not None and (wanted.dtype, wanted.dim()) != form:
+        raise ProfileError(f"{path}: its tensor: expected {form[1]} dimensions of {form[0]}")
     if wanted is not None and len(wanted) != profile.layers:
         raise ProfileError(f"{path}: expected {profile.layers} layers, found {len(wanted)}")
     if wanted is not None and (int(wanted.min()) < 0 or int(wanted.max()) >= profile.experts):

@@ -188,6 +188,22 @@ def test_cancelled_requests_let_go_of_their_adapter(model: DeepseekModel, folder
         changes.adapters.add(name, changes.adapters.read(folders[0]))
 
 
+def test_a_request_that_can_not_be_begun_ends_alone_and_lets_go(
+    model: DeepseekModel, folders: list[Path]
+) -> None:
+    changes = with_adapters(model, folders)
+    assert changes.adapters is not None
+    engine = engine_of(model, changes)
+    endless = SamplingParams(max_tokens=10_000_000)  # the front refuses it
+    found = run(engine, [request("r", PROMPTS[0]), request("x", PROMPTS[1], adapter="a0", params=endless)])
+    assert [event.finish_reason for event in found["x"]] == ["error"]
+    assert found["r"][-1].finish_reason in ("stop", "length")
+    engine.submit(request("y", PROMPTS[1], adapter="a0", params=endless))
+    engine.cancel("y")
+    changes.adapters.drop("a0")
+    changes.adapters.add("more", changes.adapters.read(folders[1]))  # nobody holds the dropped one
+
+
 def profile_for(model: DeepseekModel, mode: str, **more: object) -> RoutingProfile:
     routers = model.routers
     spec = routers[0][1]

@@ -30,6 +30,8 @@ def test_a_profile_comes_back_as_it_was_with_the_same_id(tmp_path: Path) -> None
         ({"experts_LM": None}, "without its tensor"),
         ({"experts_LM": torch.tensor([[0, 2]])}, "expected 2 layers"),
         ({"experts_LM": torch.tensor([[0, 2], [1, 4]])}, "beyond 0 … 3"),
+        ({"experts_LM": torch.tensor([[0, 2], [1, 3]], dtype=torch.int16)}, "dimensions of torch.int64"),
+        ({"experts_LM": torch.tensor([0, 2])}, "expected 2 dimensions"),
         ({"size": 5}, "size: expected"),
         ({"mode": "pond"}, "mode: expected"),
         ({"mode": "hash"}, "without its tensor"),
