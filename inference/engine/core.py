@@ -59,7 +59,7 @@ class Engine:
         return self._scheduler.has_work or bool(self._refused)
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a checked request. One that can not be begun, as when its adapter has gone meanwhile, ends with
+        """Queue a checked request. One that can not be begun, as when its adapter has gone, ends with
         the next step, and nobody else with it.
         """
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
