@@ -32,6 +32,15 @@ class Touched:
         self._params = params
         self._begin()
 
+    def _begin(self) -> None:
+        self._read: int = 0
+        self._places: dict[int, int] = {}
+        self.tokens: array[int] = array("i")
+        self.counts: array[float] = array("f")
+        self.biases: array[float] = array("f")
+        for token, bias in self._params.logit_bias:
+            self.biases[self._place(token)] += bias
+
     @classmethod
     def of(cls, params: SamplingParams) -> Touched | None:
         """None where nothing is touched."""
@@ -53,13 +62,6 @@ class Touched:
             self._see((token,))
             counts[places[token]] += 1
         self._read = len(text)
-
-    def _begin(self) -> None:
-        self._read = 0
-        self._places: dict[int, int] = {}
-        self.tokens, self.counts, self.biases = array("i"), array("f"), array("f")
-        for token, bias in self._params.logit_bias:
-            self.biases[self._place(token)] += bias
 
     def _see(self, tokens: Iterable[int]) -> None:
         for token in tokens:

@@ -150,13 +150,20 @@ int64_t choose_row(const Kernels& k, const Call& call, int64_t row) {
   return (cut ? draw_cut : draw_whole)(k, x, call.tokens, best.value, limits, room);
 }
 
-// The `best` largest, those before equals that come later; NaN is none of them.
+// Whether one of a block's numbers is above `least`; written so that compilers take many at once.
+bool any_above(const float* x, int64_t count, float least) {
+  int above = 0;
+  for (int64_t i = 0; i < count; ++i) above |= x[i] > least;
+  return above != 0;
+}
+
+// The `best` largest, those before equals that come later.
 void name_best(const Score& call, const float* x, float total, int64_t row) {
   int64_t* const token = call.best_token + row * call.best;
   float* const value = call.best_logprob + row * call.best;
   int64_t count = 0;
-  for (int64_t i = 0; i < call.tokens; ++i) {
-    if (count == call.best && !(x[i] > value[count - 1])) continue;
+  const auto take = [&](int64_t i) {
+    if (count == call.best && !(x[i] > value[count - 1])) return;
     int64_t place = count < call.best ? count++ : count - 1;
     for (; place > 0 && x[i] > value[place - 1]; --place) {
       value[place] = value[place - 1];
@@ -164,6 +171,11 @@ void name_best(const Score& call, const float* x, float total, int64_t row) {
     }
     value[place] = x[i];
     token[place] = i;
+  };
+  for (int64_t first = 0; first < call.tokens; first += kBlock) {
+    const int64_t end = std::min(call.tokens, first + kBlock);
+    if (count == call.best && !any_above(x + first, end - first, value[count - 1])) continue;
+    for (int64_t i = first; i < end; ++i) take(i);
   }
   for (int64_t i = 0; i < count; ++i) value[i] -= total;
 }

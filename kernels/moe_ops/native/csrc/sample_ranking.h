@@ -37,19 +37,36 @@ class Ranking {
   Place find(const Stop& stop);
 
  private:
-  static constexpr int kDigit = 10, kBuckets = 1 << kDigit;
+  static constexpr int kBits = 10;  // at most, that tell buckets apart
 
   struct Histogram {
-    int32_t count[kBuckets];
-    double mass[kBuckets];
+    int32_t count[1 << kBits];
+    double mass[1 << kBits];
   };
 
-  static void fill(Histogram& histogram, const uint64_t* items, size_t count, int shift);
-  static int bucket_of(const Histogram& histogram, const Stop& stop, Place& before);
+  // The bits of an item from `shift` on.
+  struct Digit {
+    int shift, buckets;
+
+    int of(uint64_t item) const { return static_cast<int>(item >> shift) & (buckets - 1); }
+    // Copies those of `bucket`, in their order, and says how many.
+    size_t pick(int bucket, const uint64_t* items, size_t count, uint64_t* out) const {
+      size_t kept = 0;
+      for (size_t i = 0; i < count; ++i) {
+        out[kept] = items[i];
+        kept += of(items[i]) == bucket;
+      }
+      return kept;
+    }
+  };
+
+  static void fill(Histogram& histogram, const uint64_t* items, size_t count, Digit digit);
+  static int bucket_of(const Histogram& histogram, int buckets, const Stop& stop, Place& before);
   static Place walk(const uint64_t* items, size_t count, const Stop& stop, Place before);
 
   std::vector<uint64_t> items_, inner_[2];  // how far the weight's bits are below 1's, then the token
   size_t count_ = 0;
+  int top_ = 0;  // bits of items from here on are 0
   bool counted_ = false, sorted_ = false;
   Histogram first_, deeper_;
 };
