@@ -18,7 +18,7 @@ import torch
 from inference.engine.front import EngineFront
 from inference.engine.loading import LoadedEngine, engine_load
 from inference.engine.loop import EngineLoop
-from inference.engine.pace import Pacer
+from inference.engine.pace import PacedLine
 from inference.engine.types import EngineConfig, RequestRejected
 from inference.engine.wire import AdapterChanged, Command, Ended, Report, Stepped, Stop
 
@@ -73,7 +73,7 @@ class AsyncEngine(EngineFront):
     def _run(self, line: _QueueLine) -> None:
         """The engine's thread."""
         torch.set_num_threads(self.config.threads)
-        EngineLoop(self._engine, line, Pacer() if self.config.paced else None).run()
+        EngineLoop(self._engine, PacedLine(line) if self.config.paced else line).run()
 
 
 class _QueueLine:

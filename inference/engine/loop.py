@@ -10,7 +10,6 @@ import time
 from typing import Protocol
 
 from inference.engine.core import Engine
-from inference.engine.pace import Pacer
 from inference.engine.types import EngineStats, FinishReason, TokenEvent
 from inference.engine.wire import (
     AdapterChanged,
@@ -48,11 +47,10 @@ class EngineLoop:
     carry out a command ends the loop.
     """
 
-    def __init__(self, engine: Engine, line: Line, pacer: Pacer | None = None) -> None:
+    def __init__(self, engine: Engine, line: Line) -> None:
         self._engine = engine
         self._line = line
-        self._pacer = pacer
-        self._waiting_s = self._stepping_s = self._holding_s = self._publishing_s = 0.0
+        self._waiting_s = self._stepping_s = self._publishing_s = 0.0
 
     def run(self) -> FinishReason:
         """Returns how the requests in flight ended: `cancelled`, or `error` after a failure."""
@@ -74,14 +72,11 @@ class EngineLoop:
             obeyed = clock()
             events = self._step() if self._engine.has_work else []
             stepped = clock()
-            self._pace(events)
-            held = clock()
             self._waiting_s += obeyed - began
             self._stepping_s += stepped - obeyed
-            self._holding_s += held - stepped
             self._line.publish(Stepped(events, self._stats()))
             began = clock()
-            self._publishing_s += began - held
+            self._publishing_s += began - stepped
 
     def _obey(self) -> bool:
         """Carry out all commands posted so far, waiting for one when there is nothing else to do; False at
@@ -112,14 +107,6 @@ class EngineLoop:
             return f"{type(error).__name__}: {error}"
         return None
 
-    def _pace(self, events: list[TokenEvent]) -> None:
-        if self._pacer is None:
-            return
-        if events:
-            self._pacer.hold()
-        if not events or not self._engine.has_work:  # nobody waits for the next token
-            self._pacer.rest()
-
     def _step(self) -> list[TokenEvent]:
         try:
             return self._engine.step()
@@ -132,6 +119,5 @@ class EngineLoop:
             self._engine.stats(),
             waiting_s=self._waiting_s,
             stepping_s=self._stepping_s,
-            holding_s=self._holding_s,
             publishing_s=self._publishing_s,
         )

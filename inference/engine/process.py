@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inference.engine.loading import engine_load
 from inference.engine.loop import EngineLoop, FrontGoneError
-from inference.engine.pace import Pacer
+from inference.engine.pace import PacedLine
 from inference.engine.wire import (
     Command,
     FrameReader,
@@ -95,8 +95,7 @@ def serve(line: SocketLine) -> int:
     gc.freeze()
     profiles = tuple(loaded.engine.changes.profiles)
     line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
-    pacer = Pacer() if order.config.paced else None
-    reason = EngineLoop(loaded.engine, line, pacer).run()
+    reason = EngineLoop(loaded.engine, PacedLine(line) if order.config.paced else line).run()
     return os.EX_SOFTWARE if reason == "error" else os.EX_OK
 
 

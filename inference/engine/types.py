@@ -108,7 +108,7 @@ class EngineStats:
     cache; of `drafted_tokens` that were verified, `accepted_tokens` came true. `queue_wait_s` adds up the
     waits of requests before they began. A step's seconds go to `schedule_s` (choosing rows and recording
     what they brought), `forward_s`, `sample_s` and `draft_s`; the loop's to waiting for commands and obeying
-    them, stepping, holding back until the beat, and handing on what the steps brought. In one of sixteen
+    them, stepping, and handing on what the steps brought, at the beat if there is one. In one of sixteen
     steps that only decode, `experts_touched` adds up the distinct experts of the `experts_layers` routed
     layers: their quotient is the experts touched per step and layer. Steps under a fixed-routing profile are
     counted apart.
@@ -135,7 +135,6 @@ class EngineStats:
     draft_s: float = 0.0
     waiting_s: float = 0.0
     stepping_s: float = 0.0
-    holding_s: float = 0.0
     publishing_s: float = 0.0
     experts_layers: int = 0
     experts_touched: int = 0
