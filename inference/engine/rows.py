@@ -25,6 +25,8 @@ def row_of(sequence: Sequence, count: int, drafting: bool) -> Row:
     """The next `count` tokens of a request; those beyond its own are drafts."""
     tokens, start = sequence.tokens, sequence.computed
     end = start + count
+    if sequence.grammar is not None:
+        sequence.grammar.prepare()  # not before: the queue may be long, and compiled grammars large
     if end < len(tokens):
         return Row(sequence, tokens[start:end], start, sequence.pages, (), sequence.scoring)
     request, prompt_tokens = sequence.request, sequence.prompt_tokens

@@ -23,17 +23,18 @@ __all__ = ["GrammarError", "GrammarFactory", "GrammarState"]
 
 # Fuel counts steps, so that the same grammar passes or fails on any machine. Most grammars take 50,000 a
 # millisecond in the lexer's construction and 14,000 in a mask, by llguidance's own figures; patterns made to
-# be slow, such as (a{1000}){1000}, were seen to take a second for a million.
+# be slow, such as (a{1000}){1000}, were seen to take a second and 150 MB for a million. Schemas that fill
+# MAX_SOURCE_BYTES with enums, formats or properties took less than the limit here.
 _LIMITS = LLParserLimits(
     max_items_in_row=2_000,
-    initial_lexer_fuel=400_000,
+    initial_lexer_fuel=100_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
     max_lexer_states=50_000,
     max_grammar_size=200_000,
     verbose_errors=False,
 )
-_COMPILED_KEPT = 64
+_COMPILED_KEPT = 16
 _THREADS = 2  # so that a large grammar being compiled does not hold up the masks of others
 # Rules and references that lead from one to the next are followed by recursion, as deep as a source of
 # MAX_SOURCE_BYTES is long: a usual stack of 8 MiB ends the process at some 3,000, 64 MiB were enough for
@@ -78,7 +79,9 @@ class GrammarFactory:
         _ = self.start(grammar).mask
 
     def start(self, grammar: Grammar) -> GrammarState:
-        """A state at the beginning of a text. Returns at once: what is wrong shows at the first `mask`."""
+        """A state at the beginning of a text; it takes memory from its first `prepare` or `mask` on. What is
+        wrong shows at `mask`.
+        """
         vocabulary = len(self._tokenizer.token_bytes)
         return GrammarState(lambda: self._matcher(grammar), vocabulary, self._threads)
 
@@ -115,8 +118,8 @@ class MatcherSource(Protocol):
 class GrammarState:
     """Where one text stands in its grammar. Once the grammar is complete only end tokens are allowed.
 
-    `mask` has a bit per token, lowest first in each byte. Use it from one thread: read `mask`, choose,
-    `advance`.
+    `mask` has a bit per token, lowest first in each byte. Use it from one thread: `prepare`, compute logits,
+    read `mask`, choose, `advance`.
     """
 
     def __init__(self, source: MatcherSource, vocabulary: int, threads: ThreadPoolExecutor) -> None:
@@ -124,17 +127,23 @@ class GrammarState:
         self._threads = threads
         self._mask: Mask = np.zeros(-(-vocabulary // 32) * 4, dtype=np.uint8)
         self._matcher: LLMatcher | None = None
-        self._latest: Future[None] = threads.submit(self._begin)
+        self._latest: Future[None] | None = None
+
+    def prepare(self) -> Future[None]:
+        """Have the first mask computed beside what the caller does meanwhile; nothing after that."""
+        if self._latest is None:
+            self._latest = self._threads.submit(self._begin)
+        return self._latest
 
     @property
     def mask(self) -> Mask:
         """Allowed tokens, valid until `advance`. Raises GrammarError when the text cannot go on."""
-        self._latest.result()
+        self.prepare().result()
         return self._mask
 
     def advance(self, token: int) -> None:
         """Take the chosen token; the next mask is computed beside what the caller does meanwhile."""
-        self._latest.result()
+        self.prepare().result()
         self._latest = self._threads.submit(self._follow, token)
 
     def _begin(self) -> None:

@@ -201,6 +201,34 @@ def test_long_chains_do_not_end_the_process(name: str) -> None:
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+def test_large_schemas_are_followed_and_costly_patterns_refused(factory: GrammarFactory) -> None:
+    formats = ["date-time", "email", "uuid", "ipv4", "uri", "time"]
+    fields = {f"p{at}": {"type": "string", "format": formats[at % 6]} for at in range(200)}
+    for schema in (
+        {"enum": [f"word{at}" for at in range(5000)]},
+        {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False},
+    ):
+        factory.check(Grammar("json_schema", json.dumps(schema)))
+    with pytest.raises(GrammarError, match="fuel exhausted"):
+        factory.check(Grammar("json_schema", json.dumps({"type": "integer", "multipleOf": 1_000_000_007})))
+
+
+def test_nothing_is_compiled_for_those_who_wait(nano_tokenizer: Tokenizer) -> None:
+    compiled: list[int] = []
+
+    class Watched(GrammarFactory):
+        def _matcher(self, grammar: Grammar) -> Any:
+            compiled.append(1)
+            return super()._matcher(grammar)
+
+    watched = Watched(nano_tokenizer)
+    states = [watched.start(Grammar("regex", "a")) for _ in range(9)]
+    states[0].prepare().result()
+    assert states[0].mask.any()
+    assert len(compiled) == 1
+    watched.close()
+
+
 def test_a_token_that_is_not_allowed_ends_the_state(
     factory: GrammarFactory, nano_tokenizer: Tokenizer
 ) -> None:
