@@ -88,7 +88,11 @@ def main(arguments: Items[str] | None = None) -> None:
         material = _material(options, Path(folder) / "pool.profile")
         found = asyncio.run(_measure_all(material, options.seconds))
     how = f"{options.model.name}, {options.weights}, {options.threads} thread(s), {SLOTS} at once"
-    print(report("fixed_routing", _rows(found), title=f"{how}, Azure chat trace, lengths ÷ {options.scale}"))
+    print(
+        report(
+            "fixed_routing", measured_rows(found), title=f"{how}, Azure chat trace, lengths ÷ {options.scale}"
+        )
+    )
     plot(found, FOLDER / "fixed_routing.svg")
 
 
@@ -169,7 +173,7 @@ async def _measure(variant: Variant, material: Material, seconds: float, capacit
     return Measured(variant, own, tuple(loads), touched / max(layers, 1))
 
 
-def _rows(found: Items[Measured]) -> list[Row]:
+def measured_rows(found: Items[Measured]) -> list[Row]:
     """The tier with dynamic routing as its peer, then the others' spread."""
     tier, dynamic = (next(one for one in found if one.variant is kind) for kind in (TIER, DYNAMIC))
     rows = [

@@ -80,7 +80,7 @@ class Client:
             return await self._serve(one)
 
         served = await asyncio.gather(*(at_its_time(one) for one in trace[:count]))
-        return _summary([one for one in served if one.arrived_s - began > _SETTLED * seconds])
+        return summary_of([one for one in served if one.arrived_s - began > _SETTLED * seconds])
 
     def _count(self, tokens_s: float, seconds: float) -> int:
         """How many requests have that many tokens."""
@@ -114,7 +114,7 @@ def _while_before(requests: Iterator[ChatRequest], until: float) -> Iterator[Cha
         yield one
 
 
-def _summary(served: Items[Served]) -> Load:
+def summary_of(served: Items[Served]) -> Load:
     gaps = [after - before for one in served for before, after in pairwise(one.tokens_s)]
     first = [one.tokens_s[0] - one.arrived_s for one in served]
     first_p50, first_p99 = np.quantile(first, (0.5, 0.99))
