@@ -38,4 +38,4 @@ def mcnemar(lost: int, won: int) -> float:
     """
     count = lost + won
     tail = sum(math.comb(count, one) for one in range(min(lost, won) + 1)) / 2**count
-    return min(1.0, 2 * tail)
+    return min(1.0, 2.0 * float(tail))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ def specs(draw: st.DrawFn) -> tuple[RouterSpec, int]:
     per_group = draw(st.integers(2, 5))
     kept = draw(st.integers(1, groups))
     top_k = draw(st.integers(1, per_group * kept))
-    scoring = draw(st.sampled_from(["softmax", "sigmoid"]))
+    scoring: Literal["softmax", "sigmoid"] = draw(st.sampled_from(["softmax", "sigmoid"]))
     return RouterSpec(top_k, groups, kept, scoring, normalize=True, scale=1.0), groups * per_group
 
 
