@@ -149,7 +149,7 @@ def test_equal_logits_are_ranked_by_token(isa: str) -> None:
     assert choose(torch.zeros(3, 1000), limits_of(3, temperature=0.0)).tolist() == [0, 0, 0], isa
 
 
-@quick
+@settings(quick, max_examples=25)
 @given(kinds=st.lists(KINDS, min_size=2, max_size=9), seed=st.integers(0, 10_000))
 def test_a_row_is_chosen_alike_in_any_batch_and_on_any_threads(
     *, form: Choose, threads: None, kinds: list[dict[str, Any]], seed: int
