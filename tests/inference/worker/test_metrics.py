@@ -18,7 +18,7 @@ STATS = EngineStats(1, 2, 30, 4, 5, 6, 7, waiting_s=0.5)
 class LaterStats(EngineStats):
     """With two figures that a later engine may have."""
 
-    experts_touched: int = 0
+    sheep_counted: int = 0
     mask_s: float = 0.0
 
 
@@ -39,9 +39,9 @@ def test_a_state_is_a_gauge_and_a_count_a_counter() -> None:
 
 def test_every_figure_is_exported_also_one_that_was_added_later() -> None:
     names = len(dataclasses.fields(EngineStats))
-    later = LaterStats(**dataclasses.asdict(STATS), experts_touched=41, mask_s=0.25)
+    later = LaterStats(**dataclasses.asdict(STATS), sheep_counted=41, mask_s=0.25)
     found = exported(later)
-    assert found["tokenworks_worker_engine_experts_touched_total"] == ("counter", 41)
+    assert found["tokenworks_worker_engine_sheep_counted_total"] == ("counter", 41)
     assert found["tokenworks_worker_engine_mask_seconds_total"] == ("counter", 0.25)
     assert len(found) - len(exported(STATS)) == 2
     assert len([name for name in exported(STATS) if "_created" not in name]) >= names

@@ -73,7 +73,7 @@ def test_where_nothing_is_compiled_torch_runs_and_it_is_said_once(
 
 
 @pytest.mark.usefixtures("library")
-def test_the_command_succeeds_at_once_when_all_is_compiled() -> None:
+def test_the_command_succeeds_at_once_when_all_is_compiled(library: None) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-m", "moe_ops.native.build"],
         capture_output=True,
