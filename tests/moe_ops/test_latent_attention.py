@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -222,3 +222,23 @@ def test_shapes_that_do_not_fit_are_refused(isa: str) -> None:
     c = case([(1, 5)])
     with pytest.raises(RuntimeError, match="latent_decode"):
         c.run(latent_decode_, q=torch.zeros(1, 3, 9)), isa
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("pages_BP", 200_000_000, "pages outside"),
+        ("pages_BP", -1, "pages outside"),
+        ("end_B", 900_000, "no pages"),
+        ("end_B", 0, "no pages"),
+        ("first_B", 100_000_000, "tokens outside"),
+        ("first_B", -5, "tokens outside"),
+        ("count_B", 2_000_000_000, "tokens outside"),
+    ],
+)
+def test_places_outside_the_cache_are_refused(field: str, value: int, problem: str, isa: str) -> None:
+    c = case([(1, 9), (2, 20)])
+    wrong = getattr(c.rows, field).clone()
+    wrong[1, ...] = value
+    with pytest.raises(RuntimeError, match=problem):
+        c.run(latent_decode_, replace(c.rows, **{field: wrong})), isa

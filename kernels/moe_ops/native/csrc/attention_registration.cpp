@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "attention.h"
@@ -47,22 +48,41 @@ bool is_bfloat16(const Tensor& cache) {
   return cache.scalar_type() == at::kBFloat16;
 }
 
+// What points outside the batch's tokens or the cache would be read and written anyway.
+void check_places(const tokenworks::attention::Rows& rows, int64_t tokens, int64_t pages, int64_t page_size) {
+  for (int64_t row = 0; row < rows.batch; ++row) {
+    const int64_t first = rows.first[row], count = rows.count[row], end = rows.end[row];
+    TORCH_CHECK(first >= 0 && count >= 0 && first + count <= tokens, "latent_decode: row ", row,
+                " has tokens outside the batch");
+    TORCH_CHECK(end >= count && end <= rows.columns * page_size, "latent_decode: row ", row,
+                " has no pages for its context");
+    const int32_t* const begin = rows.pages + row * rows.columns;
+    const bool inside = std::all_of(begin, begin + (end + page_size - 1) / page_size,
+                                    [pages](int32_t page) { return page >= 0 && page < pages; });
+    TORCH_CHECK(inside, "latent_decode: row ", row, " has pages outside the cache");
+  }
+}
+
 void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_BP,
                    const Tensor& first_B, const Tensor& count_B, const Tensor& end_B, const Tensor& key,
                    const Tensor& key_scales, const Tensor& value, const Tensor& value_scales, int64_t nope,
                    int64_t latent, double scale) {
   const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), rotary = q_THQ.size(2) - nope;
   const int64_t values = out_THV.size(2), batch = pages_BP.size(0);
-  TORCH_CHECK(cache_PZC.size(2) == latent + rotary && out_THV.size(0) == tokens && out_THV.size(1) == heads &&
+  TORCH_CHECK(nope > 0 && latent > 0 && rotary >= 0 && cache_PZC.size(2) == latent + rotary &&
+                  out_THV.size(0) == tokens && out_THV.size(1) == heads &&
                   first_B.numel() == batch && count_B.numel() == batch && end_B.numel() == batch,
               "latent_decode: shapes do not fit each other");
   floats(out_THV, "out_THV");
   TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
               "latent_decode: queries must be float32 and dense within a token");
+  const tokenworks::attention::Rows rows{ints(pages_BP, "pages_BP"), ints(first_B, "first_B"),
+                                         ints(count_B, "count_B"), ints(end_B, "end_B"),
+                                         batch, pages_BP.size(1)};
+  check_places(rows, tokens, cache_PZC.size(0), cache_PZC.size(1));
   tokenworks::attention::decode(
       {{cache_PZC.const_data_ptr(), is_bfloat16(cache_PZC), cache_PZC.size(1), latent + rotary, latent},
-       {ints(pages_BP, "pages_BP"), ints(first_B, "first_B"), ints(count_B, "count_B"), ints(end_B, "end_B"),
-        batch, pages_BP.size(1)},
+       rows,
        head_matrix(key, key_scales, heads, nope, latent),
        head_matrix(value, value_scales, heads, latent, values),
        q_THQ.const_data_ptr<float>(),
@@ -104,7 +124,7 @@ void latent_store(const Tensor& fresh_TC, const Tensor& norm_L, double eps, cons
                   slot_T.scalar_type() == at::kLong && slot_T.is_contiguous(),
               "latent_store_: arguments do not fit each other");
   TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.dim() == 3 && q_THQ.size(0) == tokens &&
-                  q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
+                  q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2) && q_THQ.size(2) >= width - latent,
               "latent_store_: queries must be dense within a token");
   tokenworks::small_ops::latent_store(
       {fresh_TC.const_data_ptr<float>(), fresh_TC.stride(0), floats(norm_L, "norm_L"),
