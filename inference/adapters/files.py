@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -134,7 +134,7 @@ def _pattern(file: Path, data: Mapping[str, Any], name: str, *, whole: bool = Fa
     return dict(value)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     """JSON knows integers of any length, and Python's reader NaN and infinity too."""
     return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _NUMBER_MAX
 

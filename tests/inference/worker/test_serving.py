@@ -146,7 +146,8 @@ async def test_tools_and_long_calls_are_written_out_beside_the_loop(
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps("y" * 50_000)}}
     asked = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
     answered = [*asked, {"role": "tool", "tool_call_id": "c", "content": "z"}]
-    for number, more in enumerate(({"tools": tools}, {"messages": answered}, {})):
+    bodies: list[dict[str, Any]] = [{"tools": tools}, {"messages": answered}, {}]
+    for number, more in enumerate(bodies):
         response = await worker.post(CHAT, CHAT_BODY | more, f"req_{number}")
         assert response.status_code == 200, response.text
     here = threading.current_thread()
