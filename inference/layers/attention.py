@@ -138,7 +138,7 @@ class LatentAttention:
             low_TX = self._forms.rms_norm(q_TX, w.q_norm, _INNER_EPS)
             q_TX = self._forms.linear(low_TX, w.q_b)
             self._change_("q_b_proj", q_TX, low_TX, batch)
-        return q_TX.unflatten(1, (self._shape.heads, self._shape.query))
+        return q_TX.view(len(q_TX), self._shape.heads, self._shape.query)
 
     def _attend(self, q_THQ: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch) -> torch.Tensor:
         """What the heads see, side by side: the input of `o_proj`."""
