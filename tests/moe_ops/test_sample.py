@@ -171,6 +171,27 @@ def test_a_row_is_chosen_alike_in_any_batch_and_on_any_threads(
     assert logits.equal(before)
 
 
+def test_native_rows_are_chosen_and_scored_alike_by_many_threads(isa: str, threads: None) -> None:
+    """Enough numbers for several threads to share them."""
+    rows, vocabulary = 12, 32_000
+    logits, limits = logits_of(rows, vocabulary, 1), limits_of(rows)
+    limits[:, 1] = torch.tensor([1.0, 0.9, 0.5]).repeat(4)
+    limits[:, 3] = torch.tensor([0.0, 0.0, 0.0, 50.0, 0.0, 900.0]).repeat(2)
+    changes = changes_of(rows, vocabulary, 1)
+    chosen: list[torch.Tensor] = []
+    scored: list[tuple[torch.Tensor, ...]] = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        chosen.append(choose(logits, limits, changes))
+        scored.append(token_logprobs(logits, chosen[0], 20))
+    alone = [
+        choose(logits[row : row + 1], limits[row : row + 1], of_row(changes, row)) for row in range(rows)
+    ]
+    assert chosen[0].equal(torch.cat(alone)), isa
+    assert all(chosen[0].equal(other) for other in chosen), isa
+    assert all(one.equal(same) for other in scored for one, same in zip(scored[0], other, strict=True)), isa
+
+
 def changes_of(rows: int, vocabulary: int, seed: int) -> Changes:
     """Penalties and biases at some tokens of each row but the first, masks for every second row."""
     random = torch.Generator().manual_seed(seed)

@@ -25,7 +25,7 @@ namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 constexpr float kTiny = std::numeric_limits<float>::min();
-constexpr int64_t kAlone = 1 << 14;  // numbers that one thread is done with sooner than others wake up
+constexpr int64_t kAlone = 1 << 18;  // numbers that one thread is done with about as soon as others wake up
 
 // Memory that stays with its thread from call to call.
 struct Room {
