@@ -22,9 +22,11 @@ from inference.engine.wire import (
     Command,
     FrameReader,
     Open,
+    ProtocolError,
     Ready,
     Refused,
     Report,
+    Stepped,
     frame_encode,
 )
 from inference.logs import json_logs
@@ -61,8 +63,19 @@ class SocketLine:
             return found
 
     def publish(self, report: Report) -> None:
-        """As `Line.publish`."""
-        self.send(frame_encode(report))
+        """As `Line.publish`. Events too large for one message, such as the log probabilities of several
+        long prompts, go in more.
+        """
+        try:
+            frame = frame_encode(report)
+        except ProtocolError:
+            if not isinstance(report, Stepped) or len(report.events) < 2:
+                raise
+            middle = len(report.events) // 2
+            for part in (report.events[:middle], report.events[middle:]):
+                self.publish(Stepped(part, report.stats))
+        else:
+            self.send(frame)
 
     def send(self, frame: bytes) -> None:
         """All bytes of a frame. Raises FrontGoneError."""

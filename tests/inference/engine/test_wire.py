@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engine import wire
+from inference.engine.process import SocketLine
 from inference.engine.types import (
     EngineStats,
     GenerationRequest,
@@ -108,3 +111,18 @@ def test_a_frame_that_is_no_command_is_refused(frame: bytes) -> None:
 def test_what_msgpack_cannot_carry_is_refused_before_it_is_sent(bad: SamplingParams) -> None:
     with pytest.raises(ProtocolError):
         frame_encode(Submit(GenerationRequest("a", (1,), bad)))
+
+
+def test_a_step_too_large_for_a_message_goes_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1000)
+    events = [TokenEvent(f"r{at}", "x" * 90, (at,), None, 1, 0, 1) for at in range(9)]
+    near, far = socket.socketpair()
+    with near, far:
+        SocketLine(near).publish(Stepped(events, STATS))
+        near.shutdown(socket.SHUT_WR)
+        reader: FrameReader[Stepped] = FrameReader(Stepped)
+        found = [report for data in iter(lambda: far.recv(100), b"") for report in reader.feed(data)]
+        assert len(found) > 1
+        assert [event for report in found for event in report.events] == events
+        with pytest.raises(ProtocolError):
+            SocketLine(near).publish(Stepped([TokenEvent("r", "x" * 1900, (), None, 1, 0, 1)], STATS))
