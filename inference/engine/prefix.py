@@ -39,7 +39,7 @@ class PrefixCache:
         """
         if sequence.scoring or not sequence.may_share:
             return []
-        usable = (len(sequence.tokens) - 1) // self._page_size
+        usable = self._shared(sequence, len(sequence.tokens) - 1) // self._page_size
         self._extend_keys(sequence, usable)
         pages = self.pool.find(sequence.keys[:usable])
         if len(pages) < usable and sequence.keys[len(pages)] in self._coming:
@@ -52,8 +52,9 @@ class PrefixCache:
         sequence.pages.extend(found)
         sequence.published = len(found)
         sequence.computed = len(found) * self._page_size
-        self._extend_keys(sequence, len(sequence.tokens) // self._page_size)
-        for key in sequence.keys[len(found) :]:
+        full = self._shared(sequence, len(sequence.tokens)) // self._page_size
+        self._extend_keys(sequence, full)
+        for key in sequence.keys[len(found) : full]:
             self._coming.setdefault(key, sequence)
 
     def grow(self, sequence: Sequence, tokens: int) -> None:
@@ -63,11 +64,8 @@ class PrefixCache:
             sequence.pages.extend(self.pool.take(need))
 
     def publish(self, sequence: Sequence) -> None:
-        """Let others find the pages that became full. What was generated under fixed routing is not what
-        reading it as a prompt gives, so it is kept to its request.
-        """
-        shared = sequence.computed if sequence.routing is None else sequence.prompt_tokens
-        full = min(sequence.computed, shared) // self._page_size
+        """Let others find the pages that became full."""
+        full = self._shared(sequence, sequence.computed) // self._page_size
         if full <= sequence.published:
             return
         self._extend_keys(sequence, full)
@@ -95,6 +93,12 @@ class PrefixCache:
         for key, writer in self._coming.items():
             if writer not in running or key not in writer.keys[writer.published :]:
                 raise RuntimeError("a page is announced that nobody is about to fill")
+
+    def _shared(self, sequence: Sequence, tokens: int) -> int:
+        """How many of the first `tokens` may come from others and be found by them: what was generated under
+        fixed routing is not what reading it as a prompt gives, so it is kept to its request.
+        """
+        return tokens if sequence.routing is None else min(tokens, sequence.prompt_tokens)
 
     def _withdraw(self, sequence: Sequence, key: bytes) -> None:
         if self._coming.get(key) is sequence:

@@ -6,11 +6,16 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
+from inference.engine.prefix import PrefixCache
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams
+from inference.routing.profile import RoutingProfile
+from inference.routing.request import RequestRouting
+from moe_ops.router import RouterSpec
 
 CONFIG = EngineConfig(page_size=4, pages=64, max_running=8, step_token_budget=64)
 PREFIX = tuple(range(10, 30))  # five pages
@@ -184,3 +189,32 @@ def test_old_prefixes_give_way_to_new_ones() -> None:
     assert serving.step() == {3: (16, 1)}
     serving.add((*prompts[0], 1))
     assert serving.step() == {4: (4, 13)}  # its last three pages went first
+
+
+def test_an_answer_under_a_profile_is_not_taken_from_what_a_prompt_left() -> None:
+    """Its own tokens are computed within the profile; the same text as another's prompt was not."""
+    profile = RoutingProfile(
+        mode="pool", domain="code", checkpoint="c", layers=1, experts=4, size=2, coverage_min=0.0,
+        covered=1.0, tokens=1, experts_LM=torch.tensor([[0, 1]]),
+    )  # fmt: skip
+    spec = RouterSpec(2, 1, 1, "softmax", normalize=True, scale=1.0)
+    cache = PrefixCache(pages=16, page_size=4)
+
+    def started(prompt: tuple[int, ...], made: tuple[int, ...] = ()) -> Sequence:
+        request = GenerationRequest("r", prompt, SamplingParams(max_tokens=9), routing=profile.id)
+        sequence = Sequence(request, 0, seed=0)
+        sequence.routing = RequestRouting(profile, spec)
+        sequence.tokens += made
+        cache.begin(sequence, cache.match(sequence))
+        return sequence
+
+    longer = started(PREFIX[:16])
+    cache.grow(longer, 16)
+    longer.computed = 16
+    cache.publish(longer)
+    again = started(PREFIX[:8], made=(*PREFIX[8:], 1))  # it was put back, and begins anew
+    assert again.computed == 8
+    other = started((*PREFIX, 1))
+    assert other.computed == 16
+    assert other.awaits is None  # nobody waits for pages that are kept to their request
+    cache.check([longer, again, other])
