@@ -10,6 +10,7 @@ the busiest time.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +27,7 @@ REVISED_EVERY = 64
 HEADROOM = 1.2
 LATE_SHARE = 0.003
 SLACK_PERIODS = 8
+_SWITCH_S = 2e-4  # how long the loop's own Python may keep a thread whose time has come
 SETTLING, SETTLED = 0.9, 0.25  # what is wanted, of what there is, before it gets shorter
 
 
@@ -93,6 +95,7 @@ class PacedLine:
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._hand_on, name="beat", daemon=True)
         self._thread.start()
+        sys.setswitchinterval(_SWITCH_S)
 
     def take(self, *, wait: bool) -> list[Command]:
         """As `Line.take`."""
