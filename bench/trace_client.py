@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Client:
     async def saturate(self, seconds: float) -> float:
         """Tokens a second with twice as many requests in flight as there are places."""
         until = time.perf_counter() + seconds
-        requests = iter(self._trace)
+        requests = cycle(self._trace)
 
         async def keep_busy() -> list[Served]:
             return [await self._serve(one) for one in _while_before(requests, until)]

@@ -30,9 +30,15 @@ class Ending:
 
 
 async def ask(
-    client: httpx.AsyncClient, stack: Stack, number: int, *, max_tokens: int = 32, stream: bool = True
+    client: httpx.AsyncClient,
+    stack: Stack,
+    number: int,
+    *,
+    max_tokens: int = 32,
+    stream: bool = True,
+    to_the_limit: bool = False,
 ) -> Ending:
-    """Send one chat request and read it to its end."""
+    """Send one chat request and read it to its end; ``to_the_limit`` writes on until ``max_tokens``."""
     body = {
         "model": stack.model,
         "messages": [{"role": "user", "content": f"What does math.gcd do? Question {number}."}],
@@ -41,6 +47,8 @@ async def ask(
         "seed": number,
         "stream": stream,
     }
+    if to_the_limit:
+        body["ignore_eos"] = True
     headers = {"authorization": f"Bearer {stack.api_key}"}
     try:
         async with client.stream(
@@ -58,7 +66,12 @@ async def ask(
 
 
 async def ask_many(
-    stack: Stack, numbers: Sequence[int], *, max_tokens: int = 32, whole_every: int = 0
+    stack: Stack,
+    numbers: Sequence[int],
+    *,
+    max_tokens: int = 32,
+    whole_every: int = 0,
+    to_the_limit: bool = False,
 ) -> list[Ending]:
     """Send one request for each number at once; every ``whole_every``-th is not streamed."""
     limits = httpx.Limits(max_connections=len(numbers) + 1)
@@ -71,6 +84,7 @@ async def ask_many(
                     number,
                     max_tokens=max_tokens,
                     stream=not (whole_every and number % whole_every == 0),
+                    to_the_limit=to_the_limit,
                 )
                 for number in numbers
             )

@@ -12,6 +12,7 @@ from tests.flows.books import Books
 from tests.flows.load import Ending, ask_many
 
 REQUESTS = 36
+TOKENS = 600  # more than the engines can write before the process dies
 ALLOWED = {
     "gateway": {"done", "error", "broken"},
     "worker-huawei": {"done", "error"},
@@ -28,7 +29,9 @@ async def test_nothing_is_lost_or_charged_twice(stack: Stack, books: Books, vict
         stack.wait_ready(name)
     before = books.usage()
 
-    load = asyncio.create_task(ask_many(stack, range(REQUESTS), max_tokens=200, whole_every=4))
+    load = asyncio.create_task(
+        ask_many(stack, range(REQUESTS), max_tokens=TOKENS, whole_every=4, to_the_limit=True)
+    )
     await asyncio.sleep(1.0)
     assert not load.done(), "the load must still be running when the process dies"
     stack.kill(victim, signal.SIGKILL)
