@@ -19,17 +19,21 @@ inline void keep(Vector& v) {
   asm volatile("" : "+v"(v));
 }
 
+// Chains have names: an array would stay in memory.
+#define TOKENWORKS_CHAINS(X) X(a) X(b) X(c) X(d) X(e) X(f) X(g) X(h) X(i) X(j) X(k) X(l)
+
 template <class Vector, class Multiply>
 void spin(int64_t rounds, Vector start, const Multiply& multiply) {
-  Vector chain[kChains];
-  for (Vector& one : chain) one = start;
-  for (int64_t round = 0; round < rounds; ++round)
-    for (int turn = 0; turn < kTurns; ++turn)
-#pragma GCC unroll 12
-      for (int i = 0; i < kChains; ++i) {
-        chain[i] = multiply(chain[i]);
-        keep(chain[i]);
-      }
+#define TOKENWORKS_BEGIN(name) Vector name = start;
+#define TOKENWORKS_TURN(name) \
+  name = multiply(name);      \
+  keep(name);
+  TOKENWORKS_CHAINS(TOKENWORKS_BEGIN)
+  for (int64_t turn = 0; turn < rounds * kTurns; ++turn) {
+    TOKENWORKS_CHAINS(TOKENWORKS_TURN)
+  }
+#undef TOKENWORKS_TURN
+#undef TOKENWORKS_BEGIN
 }
 
 int64_t float_peak(int64_t rounds) {
