@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as fn
 
 from inference.layers.forms import Route
 from inference.routing.plan import RoutingPlan
 from moe_ops.router import RouterSpec
+from moe_ops.router.reference import router_scores, scaled_weights
 
 
 def planned_route(
@@ -24,8 +24,7 @@ def planned_route(
     allowed_TE = None if plan.allowed_LTE is None else plan.allowed_LTE[layer].contiguous()
     weights_TK, experts_TK = route(x_TD, router_ED, bias_E, spec, allowed_TE)
     if plan.hashed_T is not None:
-        logits_TE = fn.linear(x_TD.float(), router_ED)
-        scores_TE = logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
+        scores_TE = router_scores(x_TD, router_ED, spec)
         weights_TK, experts_TK = hashed_choice(
             scores_TE, weights_TK, experts_TK, plan=plan, layer=layer, spec=spec
         )
@@ -36,10 +35,7 @@ def planned_route(
 
 def weigh_chosen(scores_TE: torch.Tensor, experts_TK: torch.Tensor, spec: RouterSpec) -> torch.Tensor:
     """The weights the router gives to experts that were chosen without it (fp32, T × K)."""
-    weights_TK = scores_TE.gather(1, experts_TK)
-    if spec.normalize:
-        weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
-    return weights_TK * spec.scale
+    return scaled_weights(scores_TE.gather(1, experts_TK), spec)
 
 
 def spread_constant(

@@ -9,9 +9,8 @@ import torch
 
 from inference.routing.request import RequestRouting
 
-CONSTANT_TOKENS_MAX = (
-    8  # beyond, nearly all kept experts are touched anyway, and products cost more than reads
-)
+# Beyond, nearly all kept experts are touched anyway, and products cost more than reads.
+CONSTANT_TOKENS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)

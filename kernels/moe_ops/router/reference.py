@@ -37,8 +37,7 @@ def route(
     `allowed_TE` (bool; or `allowed_E` for all tokens) is False an expert is out before groups are compared;
     should too few be left, others fill the places with weight 0.
     """
-    logits_TE = fn.linear(x_TD.float(), weight_ED.float())
-    scores_TE = logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
+    scores_TE = router_scores(x_TD, weight_ED, spec)
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E
     if allowed_TE is not None:
         choice_TE = choice_TE.masked_fill(~allowed_TE, float("-inf"))
@@ -48,9 +47,20 @@ def route(
     weights_TK = scores_TE.gather(1, experts_TK)
     if allowed_TE is not None:
         weights_TK = weights_TK.masked_fill(choice_TE.gather(1, experts_TK) == float("-inf"), 0.0)
+    return scaled_weights(weights_TK, spec), experts_TK
+
+
+def router_scores(x_TD: torch.Tensor, weight_ED: torch.Tensor, spec: RouterSpec) -> torch.Tensor:
+    """Each token's score of every expert, without bias (fp32, T × E)."""
+    logits_TE = fn.linear(x_TD.float(), weight_ED.float())
+    return logits_TE.sigmoid() if spec.scoring == "sigmoid" else logits_TE.softmax(-1)
+
+
+def scaled_weights(weights_TK: torch.Tensor, spec: RouterSpec) -> torch.Tensor:
+    """Weights from the scores of the chosen experts."""
     if spec.normalize:
         weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + _SUM_EPSILON)
-    return weights_TK * spec.scale, experts_TK
+    return weights_TK * spec.scale
 
 
 def _keep_best_groups(choice_TE: torch.Tensor, spec: RouterSpec, *, best: int) -> torch.Tensor:
