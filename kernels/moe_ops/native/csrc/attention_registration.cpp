@@ -3,65 +3,20 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <optional>
 
 #include "attention.h"
+#include "checks.h"
 #include "small_ops.h"
 
 namespace {
 
 using at::Tensor;
-using tokenworks::attention::Format;
-using tokenworks::attention::HeadMatrix;
-
-const float* floats(const Tensor& t, const char* name) {
-  TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous(), name, ": expected contiguous float32");
-  return t.const_data_ptr<float>();
-}
-
-const int32_t* ints(const Tensor& t, const char* name) {
-  TORCH_CHECK(t.scalar_type() == at::kInt && t.is_contiguous(), name, ": expected contiguous int32");
-  return t.const_data_ptr<int32_t>();
-}
-
-HeadMatrix head_matrix(const Tensor& data, const Tensor& scales, int64_t heads, int64_t inputs, int64_t outputs) {
-  const int64_t panels = (outputs + tokenworks::attention::kPanel - 1) / tokenworks::attention::kPanel;
-  TORCH_CHECK(data.dim() == 4 && data.size(0) == heads && data.size(1) == panels && data.size(2) == inputs &&
-                  data.size(3) == tokenworks::attention::kPanel && data.is_contiguous(),
-              "head matrix of shape ", data.sizes(), ": expected (", heads, ", ", panels, ", ", inputs, ", 64)");
-  const auto type = data.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kChar, "head matrix of type ", type);
-  const bool scaled = type == at::kChar;
-  const int64_t groups = scaled ? scales.size(1) : 0;
-  TORCH_CHECK(!scaled || (scales.dim() == 3 && scales.size(0) == heads && scales.size(2) == inputs &&
-                          groups == (panels + 1) / 2),
-              "scales of shape ", scales.sizes(), " do not fit the head matrix");
-  const Format format = type == at::kFloat ? Format::kFloat32 : scaled ? Format::kInt8 : Format::kBfloat16;
-  return {data.const_data_ptr(), scaled ? floats(scales, "scales") : nullptr, format, inputs, panels, groups};
-}
-
-bool is_bfloat16(const Tensor& cache) {
-  TORCH_CHECK((cache.scalar_type() == at::kFloat || cache.scalar_type() == at::kBFloat16) && cache.dim() == 3 &&
-                  cache.is_contiguous(),
-              "cache: expected contiguous float32 or bfloat16 of three dimensions");
-  return cache.scalar_type() == at::kBFloat16;
-}
-
-// What points outside the batch's tokens or the cache would be read and written anyway.
-void check_places(const tokenworks::attention::Rows& rows, int64_t tokens, int64_t pages, int64_t page_size) {
-  for (int64_t row = 0; row < rows.batch; ++row) {
-    const int64_t first = rows.first[row], count = rows.count[row], end = rows.end[row];
-    TORCH_CHECK(first >= 0 && count >= 0 && first + count <= tokens, "latent_decode: row ", row,
-                " has tokens outside the batch");
-    TORCH_CHECK(end >= count && end <= rows.columns * page_size, "latent_decode: row ", row,
-                " has no pages for its context");
-    const int32_t* const begin = rows.pages + row * rows.columns;
-    const bool inside = std::all_of(begin, begin + (end + page_size - 1) / page_size,
-                                    [pages](int32_t page) { return page >= 0 && page < pages; });
-    TORCH_CHECK(inside, "latent_decode: row ", row, " has pages outside the cache");
-  }
-}
+using tokenworks::checks::check_places;
+using tokenworks::checks::floats;
+using tokenworks::checks::head_matrix;
+using tokenworks::checks::ints;
+using tokenworks::checks::is_bfloat16;
 
 void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_BP,
                    const Tensor& first_B, const Tensor& count_B, const Tensor& end_B, const Tensor& key,

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include "checks.h"
 #include "grouped_mlp.h"
 #include "linear.h"
 
@@ -10,6 +11,7 @@ namespace {
 using tokenworks::Choice;
 using tokenworks::Experts;
 using tokenworks::Matrix;
+using tokenworks::checks::matrix;
 
 void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
   TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == at::kFloat, name, " must be float32 on the CPU, not ",
@@ -17,21 +19,6 @@ void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
   TORCH_CHECK(t.dim() == 2 && t.size(1) == columns, name, " must have shape (rows, ", columns, "), not ",
               t.sizes());
   TORCH_CHECK(t.stride(1) == 1 || columns == 1, name, " must have its columns side by side");
-}
-
-// The matrix in `data` and `scales`, whose sizes must be those of `outputs` × `inputs`.
-Matrix matrix(int64_t code, int64_t outputs, int64_t inputs, const at::Tensor& data, const at::Tensor& scales) {
-  TORCH_CHECK(code >= 0 && code < 8 && outputs > 0 && inputs > 0, "no packed matrix: format ", code, ", ",
-              outputs, " × ", inputs);
-  const Matrix m(static_cast<int>(code), outputs, inputs, data.const_data_ptr(), scales.const_data_ptr());
-  const bool scaled = m.format >= tokenworks::Format::int8;
-  const int64_t bytes = static_cast<int64_t>(m.tiles) * m.steps() * 64;
-  const int64_t scale_count = scaled ? static_cast<int64_t>(m.tiles) * m.groups() * tokenworks::kTile : 0;
-  TORCH_CHECK(data.is_contiguous() && static_cast<int64_t>(data.nbytes()) == bytes, "data of a matrix of ",
-              outputs, " × ", inputs, " must be contiguous and of ", bytes, " bytes, not ", data.nbytes());
-  TORCH_CHECK(scales.is_contiguous() && scales.scalar_type() == at::kBFloat16 && scales.numel() == scale_count,
-              "scales of a matrix of ", outputs, " × ", inputs, " must be ", scale_count, " bfloat16");
-  return m;
 }
 
 void linear(const at::Tensor& x, const at::Tensor& data, const at::Tensor& scales, int64_t code, int64_t outputs,
@@ -65,15 +52,11 @@ void grouped_mlp_(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
                   int64_t shared) {
   TORCH_CHECK(x.dim() == 2, "x must have two dimensions, not ", x.dim());
   const int64_t hidden = x.size(1), tokens = x.size(0);
-  TORCH_CHECK(count > 0 && width > 0 && shared >= 0 && shared <= count, "no such experts: ", count, " of width ",
-              width, ", ", shared, " of them shared");
   check_rows(x, "x", hidden);
   check_rows(out, "out", hidden);
   TORCH_CHECK(out.size(0) == tokens, "out has ", out.size(0), " rows, x ", tokens);
-  const auto whole = [](int64_t n) { return (n + tokenworks::kTile - 1) / tokenworks::kTile * tokenworks::kTile; };
-  const Experts all{matrix(code, count * 2 * whole(width), hidden, gate_up, gate_up_scales),
-                    matrix(code, count * whole(hidden), width, down, down_scales), static_cast<int>(count),
-                    static_cast<int>(hidden), static_cast<int>(shared)};
+  const Experts all = tokenworks::checks::experts(code, count, hidden, width, shared, gate_up, gate_up_scales, down,
+                                                  down_scales);
   tokenworks::grouped_mlp(all, choice(weights, experts, tokens, count), x.const_data_ptr<float>(), x.stride(0),
                           static_cast<int>(tokens), out.mutable_data_ptr<float>(), out.stride(0));
 }
