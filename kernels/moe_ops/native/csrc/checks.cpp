@@ -7,6 +7,14 @@ namespace tokenworks::checks {
 using attention::HeadMatrix;
 using at::Tensor;
 
+void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
+  TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == at::kFloat, name, " must be float32 on the CPU, not ",
+              t.scalar_type(), " on ", t.device());
+  TORCH_CHECK(t.dim() == 2 && t.size(1) == columns, name, " must have shape (rows, ", columns, "), not ",
+              t.sizes());
+  TORCH_CHECK(t.stride(1) == 1 || columns == 1, name, " must have its columns side by side");
+}
+
 Matrix matrix(int64_t code, int64_t outputs, int64_t inputs, const at::Tensor& data, const at::Tensor& scales) {
   TORCH_CHECK(code >= 0 && code < 8 && outputs > 0 && inputs > 0, "no packed matrix: format ", code, ", ",
               outputs, " × ", inputs);
@@ -39,6 +47,20 @@ const float* floats(const Tensor& t, const char* name) {
 const int32_t* ints(const Tensor& t, const char* name) {
   TORCH_CHECK(t.scalar_type() == at::kInt && t.is_contiguous(), name, ": expected contiguous int32");
   return t.const_data_ptr<int32_t>();
+}
+
+Choice choice(const at::Tensor& weights, const at::Tensor& experts, int64_t tokens, int64_t count) {
+  TORCH_CHECK(experts.scalar_type() == at::kLong && experts.dim() == 2 && experts.size(0) == tokens &&
+                  experts.is_contiguous(),
+              "experts must be contiguous int64 of shape (", tokens, ", K), not ", experts.scalar_type(), " ",
+              experts.sizes());
+  TORCH_CHECK(weights.scalar_type() == at::kFloat && weights.sizes() == experts.sizes() && weights.is_contiguous(),
+              "weights must be contiguous float32 of shape ", experts.sizes(), ", not ", weights.scalar_type(), " ",
+              weights.sizes());
+  const int64_t* const chosen = experts.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < experts.numel(); ++i)
+    TORCH_CHECK(chosen[i] >= 0 && chosen[i] < count, "expert ", chosen[i], " of ", count);
+  return {chosen, weights.const_data_ptr<float>(), static_cast<int>(experts.size(1))};
 }
 
 HeadMatrix head_matrix(const Tensor& data, const Tensor& scales, int64_t heads, int64_t inputs, int64_t outputs) {

@@ -8,18 +8,11 @@
 
 namespace {
 
-using tokenworks::Choice;
 using tokenworks::Experts;
 using tokenworks::Matrix;
+using tokenworks::checks::check_rows;
+using tokenworks::checks::choice;
 using tokenworks::checks::matrix;
-
-void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
-  TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == at::kFloat, name, " must be float32 on the CPU, not ",
-              t.scalar_type(), " on ", t.device());
-  TORCH_CHECK(t.dim() == 2 && t.size(1) == columns, name, " must have shape (rows, ", columns, "), not ",
-              t.sizes());
-  TORCH_CHECK(t.stride(1) == 1 || columns == 1, name, " must have its columns side by side");
-}
 
 void linear(const at::Tensor& x, const at::Tensor& data, const at::Tensor& scales, int64_t code, int64_t outputs,
             const at::Tensor& out, bool add) {
@@ -30,20 +23,6 @@ void linear(const at::Tensor& x, const at::Tensor& data, const at::Tensor& scale
   TORCH_CHECK(out.size(0) == x.size(0), "out has ", out.size(0), " rows, x ", x.size(0));
   tokenworks::linear(m, static_cast<int>(outputs), x.const_data_ptr<float>(), x.stride(0),
                      static_cast<int>(x.size(0)), out.mutable_data_ptr<float>(), out.stride(0), add);
-}
-
-Choice choice(const at::Tensor& weights, const at::Tensor& experts, int64_t tokens, int64_t count) {
-  TORCH_CHECK(experts.scalar_type() == at::kLong && experts.dim() == 2 && experts.size(0) == tokens &&
-                  experts.is_contiguous(),
-              "experts must be contiguous int64 of shape (", tokens, ", K), not ", experts.scalar_type(), " ",
-              experts.sizes());
-  TORCH_CHECK(weights.scalar_type() == at::kFloat && weights.sizes() == experts.sizes() && weights.is_contiguous(),
-              "weights must be contiguous float32 of shape ", experts.sizes(), ", not ", weights.scalar_type(), " ",
-              weights.sizes());
-  const int64_t* const chosen = experts.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < experts.numel(); ++i)
-    TORCH_CHECK(chosen[i] >= 0 && chosen[i] < count, "expert ", chosen[i], " of ", count);
-  return {chosen, weights.const_data_ptr<float>(), static_cast<int>(experts.size(1))};
 }
 
 void grouped_mlp_(const at::Tensor& out, const at::Tensor& x, const at::Tensor& gate_up,
