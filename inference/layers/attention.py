@@ -18,11 +18,11 @@ from moe_ops.latent_attention import LatentHeads, pack_latent_heads
 from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
 
 _INNER_EPS = 1e-6  # the family's inner norms do not follow rms_norm_eps
-_HEAD_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.int8,
-    "int4": torch.int8,  # what queries and values pass through is small, and kept finer
+_HEAD_FORMATS: dict[WeightFormat, WeightFormat] = {
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    "int8": "int8",
+    "int4": "int8",  # what queries and values pass through is small, and kept finer
 }
 
 
@@ -53,15 +53,14 @@ class AttentionWeights:
     """One layer's packed weights.
 
     `inner` is what the layer's input meets: `q_proj`, or `q_a_proj` where queries have a low rank, and below
-    it the rows of `kv_a_proj_with_mqa`. `q_norm` and `q_b` are None without low-rank queries. `heads` and
-    `kv_b` hold the same matrix, for absorbed and for expanded attention.
+    it the rows of `kv_a_proj_with_mqa`. `q_norm` and `q_b` are None without low-rank queries. `heads` is
+    `kv_b_proj`.
     """
 
     inner: PackedMatrix
     q_norm: torch.Tensor | None
     q_b: PackedMatrix | None
     kv_norm: torch.Tensor
-    kv_b: PackedMatrix
     heads: LatentHeads
     o: PackedMatrix
 
@@ -86,8 +85,7 @@ class AttentionWeights:
             q_norm=None if q_norm is None else q_norm.float(),
             q_b=None if q_b is None else pack_matrix(q_b, weight_format),
             kv_norm=kv_norm.float(),
-            kv_b=pack_matrix(kv_b, weight_format),
-            heads=pack_latent_heads(kv_b_HUL, nope=shape.nope, dtype=_HEAD_DTYPES[weight_format]),
+            heads=pack_latent_heads(kv_b_HUL, nope=shape.nope, weight_format=_HEAD_FORMATS[weight_format]),
             o=pack_matrix(o, weight_format),
         )
 
@@ -155,7 +153,7 @@ class LatentAttention:
                 q_THQ[many],
                 cache_PZC,
                 row,
-                kv_b=w.kv_b,
+                kv_b=w.heads.kv_b,
                 latent=s.latent,
                 scale=s.scale,
                 forms=self._forms,

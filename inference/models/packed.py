@@ -21,13 +21,13 @@ from inference.layers.attention import AttentionWeights
 from inference.models.headers import CheckpointError, read_headers
 from inference.models.streaming import write_streaming
 from moe_ops.grouped_mlp import PackedExperts
-from moe_ops.latent_attention import LatentHeads, PackedHeads
+from moe_ops.latent_attention import LatentHeads
 from moe_ops.linear import PackedMatrix
 
 T = TypeVar("T")
 
 _KINDS: Mapping[str, type[Any]] = {
-    kind.__name__: kind for kind in (AttentionWeights, LatentHeads, PackedExperts, PackedHeads, PackedMatrix)
+    kind.__name__: kind for kind in (AttentionWeights, LatentHeads, PackedExperts, PackedMatrix)
 }
 _TREE = "tree"
 

@@ -20,7 +20,7 @@ from moe_ops.latent_attention import (
     pack_latent_heads,
     reference,
 )
-from moe_ops.latent_attention.heads import PackedHeads, unpack_heads
+from moe_ops.linear import WeightFormat, pack_matrix
 
 SCALE, PAGE = 0.21, 4
 WIDTHS = [(3, 6, 4, 5, 8), (4, 32, 16, 48, 64), (2, 5, 2, 9, 15), (18, 16, 8, 70, 130)]
@@ -46,7 +46,7 @@ class Case:
 
     def run(self, form: object, rows: PagedRows | None = None, q: torch.Tensor | None = None) -> torch.Tensor:
         q = self.q_THQ if q is None else q
-        out = torch.full((len(q), q.shape[1], self.heads.value.outputs), float("nan"))
+        out = torch.full((len(q), q.shape[1], self.heads.value), float("nan"))
         form(out, q, self.cache, rows or self.rows, heads=self.heads, scale=SCALE)  # type: ignore[operator]
         return out
 
@@ -56,7 +56,7 @@ def case(
     widths: tuple[int, int, int, int, int] = WIDTHS[0],
     *,
     cache_dtype: torch.dtype = torch.float32,
-    heads_dtype: torch.dtype = torch.float32,
+    weight_format: WeightFormat = "float32",
 ) -> Case:
     """`sizes` are each row's new tokens and context length."""
     heads, nope, rotary, value, latent = widths
@@ -76,7 +76,7 @@ def case(
         q_THQ=torch.randn(sum(counts), heads, nope + rotary, generator=random),
         cache=cache,
         rows=PagedRows.build(pages=pages, counts=counts, ends=ends, page_size=PAGE),
-        heads=pack_latent_heads(kv_b, nope=nope, dtype=heads_dtype),
+        heads=pack_latent_heads(kv_b, nope=nope, weight_format=weight_format),
         kv_b_HUL=kv_b,
         contexts=contexts,
     )
@@ -116,19 +116,27 @@ def test_absorbed_equals_expanded(
     ),
     widths=st.sampled_from(WIDTHS),
     cache_dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    heads_dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.int8]),
+    weight_format=st.sampled_from(["float32", "bfloat16", "int8", "int4"]),
 )
 def test_native_equals_the_definition(
     isa: str,
     sizes: list[tuple[int, int]],
     widths: tuple[int, int, int, int, int],
     cache_dtype: torch.dtype,
-    heads_dtype: torch.dtype,
+    weight_format: WeightFormat,
 ) -> None:
-    """The context lies around the borders of blocks (64) and chunks (256)."""
-    c = case(sizes, widths, cache_dtype=cache_dtype, heads_dtype=heads_dtype)
+    """The context lies around the borders of blocks (64) and chunks (256).
+
+    Where weighted latents are rounded, the last bit may make a step of a 127th of it.
+    """
+    c = case(sizes, widths, cache_dtype=cache_dtype, weight_format=weight_format)
+    exact = weight_format in {"float32", "bfloat16"}
     torch.testing.assert_close(
-        c.run(latent_decode_), c.run(reference.latent_decode_), rtol=1e-4, atol=2e-5, msg=isa
+        c.run(latent_decode_),
+        c.run(reference.latent_decode_),
+        rtol=1e-4,
+        atol=2e-5 if exact else 1e-2,
+        msg=isa,
     )
 
 
@@ -138,11 +146,16 @@ def test_native_equals_the_definition(
         st.tuples(st.integers(1, 16), st.sampled_from([16, 70, 300, 520])), min_size=2, max_size=5
     ),
     widths=st.sampled_from(WIDTHS[1:]),
+    weight_format=st.sampled_from(["bfloat16", "int8"]),
 )
 def test_a_token_is_the_same_bits_alone_in_any_batch_on_any_threads(
-    isa: str, two_threads: None, sizes: list[tuple[int, int]], widths: tuple[int, int, int, int, int]
+    isa: str,
+    two_threads: None,
+    sizes: list[tuple[int, int]],
+    widths: tuple[int, int, int, int, int],
+    weight_format: WeightFormat,
 ) -> None:
-    c = case(sizes, widths, cache_dtype=torch.bfloat16, heads_dtype=torch.int8)
+    c = case(sizes, widths, cache_dtype=torch.bfloat16, weight_format=weight_format)
     together = c.run(latent_decode_)
     torch.set_num_threads(1)
     assert c.run(latent_decode_).equal(together), isa
@@ -201,21 +214,21 @@ def test_a_query_that_is_no_number_stays_with_its_token(isa: str) -> None:
     assert out[1].isfinite().all(), isa
 
 
-def test_int8_heads_are_near_and_bf16_nearer() -> None:
-    exact = torch.randn(2, 7, 200, generator=torch.Generator().manual_seed(1))
+def test_absorbing_in_int8_is_near_and_in_bf16_nearer() -> None:
+    exact = case([(1, 40)], WIDTHS[1]).run(reference.latent_decode_)
     errors = []
-    for dtype in (torch.int8, torch.bfloat16, torch.float32):
-        heads = pack_latent_heads(exact, nope=4, dtype=dtype)
-        errors.append(float((unpack_heads(heads.key) - exact[:, :4]).abs().max()))
-        assert unpack_heads(heads.value).shape == (2, 200, 3)
-    assert 0.02 > errors[0] > errors[1] > errors[2] == 0
+    for weight_format in ("int8", "bfloat16"):
+        c = case([(1, 40)], WIDTHS[1], weight_format=weight_format)
+        errors.append(float((c.run(reference.latent_decode_) - exact).abs().max()))
+    assert 0.05 > errors[0] > errors[1] > 0
 
 
-def test_misshapen_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="columns"):
-        PackedHeads(torch.zeros(2, 1, 5, 64), torch.empty(0), 65)
-    with pytest.raises(ValueError, match="scales"):
-        PackedHeads(torch.zeros(2, 1, 5, 64, dtype=torch.int8), torch.empty(0), 64)
+def test_matrices_that_do_not_belong_together_are_refused() -> None:
+    kv_b, key = pack_matrix(torch.ones(22, 7), "float32"), pack_matrix(torch.ones(14, 6), "float32")
+    assert LatentHeads(kv_b, key).value == 5
+    for wrong in (torch.ones(15, 6), torch.ones(14, 11), torch.ones(28, 6)):
+        with pytest.raises(ValueError, match="no part"):
+            LatentHeads(kv_b, pack_matrix(wrong, "float32"))
 
 
 def test_shapes_that_do_not_fit_are_refused(isa: str) -> None:

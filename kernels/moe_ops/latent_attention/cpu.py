@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 import torch.nn.functional as fn
 
-from moe_ops.latent_attention.heads import LatentHeads, PackedHeads, unpack_heads
+from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows, Rectangle
-
-_UNPACKED: WeakKeyDictionary[PackedHeads, torch.Tensor] = WeakKeyDictionary()
+from moe_ops.linear.cpu import unpacked
 
 
 def latent_decode_(
@@ -22,15 +19,17 @@ def latent_decode_(
     heads: LatentHeads,
     scale: float,
 ) -> None:
-    """As the reference."""
+    """As the reference, with fp32 activations."""
     latent = heads.latent
-    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), _unpacked(heads.key))
+    key_HKL = unpacked(heads.key).unflatten(0, (heads.heads, -1)).transpose(1, 2)
+    value_HLV = unpacked(heads.kv_b).unflatten(0, (heads.heads, -1))[:, heads.nope :].transpose(1, 2)
+    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), key_HKL)
     q_THC = torch.cat([absorbed_HTL.transpose(0, 1), q_THQ[..., heads.nope :]], dim=-1)
     latent_THL = q_THC.new_empty(*q_THC.shape[:2], latent)
     for rectangle in rows.rectangles(cache_PZC.shape[1]):
         out_BNHL = _attend(q_THC[rectangle.token_BN], cache_PZC, rectangle, scale)[..., :latent]
         latent_THL[rectangle.token_X] = out_BNHL.flatten(0, 1)[rectangle.place_X]
-    values_HTV = torch.bmm(latent_THL.transpose(0, 1), _unpacked(heads.value))
+    values_HTV = torch.bmm(latent_THL.transpose(0, 1), value_HLV)
     out_THV.copy_(values_HTV.transpose(0, 1))
 
 
@@ -72,10 +71,3 @@ def _attend(q_BNHC: torch.Tensor, cache_PZC: torch.Tensor, r: Rectangle, scale: 
         q_BNHC.transpose(1, 2), context_BHSC, context_BHSC, attn_mask=mask_B1NS, scale=scale
     )
     return out_BHNC.transpose(1, 2)
-
-
-def _unpacked(packed: PackedHeads) -> torch.Tensor:
-    weight_HIO = _UNPACKED.get(packed)
-    if weight_HIO is None:
-        weight_HIO = _UNPACKED[packed] = unpack_heads(packed)
-    return weight_HIO

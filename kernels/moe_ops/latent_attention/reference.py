@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from moe_ops.latent_attention.heads import LatentHeads, unpack_heads
+from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
+from moe_ops.linear.packing import PackedMatrix, unpack_matrix
+from moe_ops.linear.reference import activations_met
 
 
 def latent_decode_(
@@ -23,8 +25,9 @@ def latent_decode_(
     they meet the cache's rows; weighted latents become values at the end. A token sees its own position and
     those before it. Softmax in fp32.
     """
-    key_HKL, value_HLV = unpack_heads(heads.key), unpack_heads(heads.value)
-    absorbed_THL = torch.einsum("thk,hkl->thl", q_THQ[..., : heads.nope], key_HKL)
+    key_HLK = _per_head(heads.key, heads)
+    value_HVL = _per_head(heads.kv_b, heads)[:, heads.nope :]
+    absorbed_THL = torch.einsum("thk,hlk->thl", _met(q_THQ[..., : heads.nope], heads.key), key_HLK)
     q_THC = torch.cat([absorbed_THL, q_THQ[..., heads.nope :]], dim=-1)
     for pages_P, first, count, end in zip(
         rows.pages_BP, rows.first_B.tolist(), rows.count_B.tolist(), rows.end_B.tolist(), strict=True
@@ -35,7 +38,8 @@ def latent_decode_(
             seen_SC = context_SC[: end - count + 1 + offset]
             weights_HS = (q_THC[first + offset] @ seen_SC.t() * scale).softmax(-1)
             latent_HL = weights_HS @ seen_SC[:, : heads.latent]
-            out_THV[first + offset] = torch.einsum("hl,hlv->hv", latent_HL, value_HLV)
+            met_HL = activations_met(latent_HL, heads.kv_b)
+            out_THV[first + offset] = torch.einsum("hl,hvl->hv", met_HL, value_HVL)
 
 
 def latent_expand(
@@ -75,3 +79,11 @@ def expanded_attention(
     hidden_TS = torch.ones(tokens, context, dtype=torch.bool).triu(context - tokens + 1)
     weights_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1)
     return torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])
+
+
+def _per_head(matrix: PackedMatrix, heads: LatentHeads) -> torch.Tensor:
+    return unpack_matrix(matrix).unflatten(0, (heads.heads, -1))
+
+
+def _met(x_THI: torch.Tensor, matrix: PackedMatrix) -> torch.Tensor:
+    return activations_met(x_THI.flatten(0, 1), matrix).view(x_THI.shape)

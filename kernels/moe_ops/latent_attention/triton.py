@@ -18,11 +18,12 @@ import triton
 import triton.language as tl
 
 from moe_ops.accelerator.tuning import Tuned, kernel, product_type
-from moe_ops.latent_attention.heads import LatentHeads, PackedHeads, unpack_heads
+from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
+from moe_ops.linear import PackedMatrix, unpack_matrix
 
 CHUNK = 512  # positions; a multiple of every BLOCK_S below
-_DENSE: WeakKeyDictionary[PackedHeads, torch.Tensor] = WeakKeyDictionary()
+_DENSE: WeakKeyDictionary[PackedMatrix, torch.Tensor] = WeakKeyDictionary()
 
 
 def latent_decode_(
@@ -35,10 +36,12 @@ def latent_decode_(
     scale: float,
 ) -> None:
     """As the reference; the two products with the heads' matrices are torch's."""
-    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), _dense(heads.key, q_THQ))
+    key_HKL = _dense(heads.key, q_THQ).unflatten(0, (heads.heads, -1)).transpose(1, 2)
+    value_HLV = _dense(heads.kv_b, q_THQ).unflatten(0, (heads.heads, -1))[:, heads.nope :].transpose(1, 2)
+    absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), key_HKL)
     q_THC = torch.cat([absorbed_HTL.transpose(0, 1), q_THQ[..., heads.nope :]], dim=-1)
     latent_THL = latent_attention(q_THC, cache_PZC, rows, latent=heads.latent, scale=scale)
-    values_HTV = torch.bmm(latent_THL.transpose(0, 1), _dense(heads.value, q_THQ))
+    values_HTV = torch.bmm(latent_THL.transpose(0, 1), value_HLV)
     out_THV.copy_(values_HTV.transpose(0, 1))
 
 
@@ -191,12 +194,12 @@ def _merge(
         tl.store(at, (found / total).to(out.dtype.element_ty), mask=inside)
 
 
-def _dense(packed: PackedHeads, like: torch.Tensor) -> torch.Tensor:
-    """The matrices in the type and on the device of `like`, made once."""
-    weight_HIO = _DENSE.get(packed)
-    if weight_HIO is None:
-        weight_HIO = _DENSE[packed] = unpack_heads(packed).to(like)
-    return weight_HIO
+def _dense(packed: PackedMatrix, like: torch.Tensor) -> torch.Tensor:
+    """The matrix in the type and on the device of `like`, made once."""
+    weight_OI = _DENSE.get(packed)
+    if weight_OI is None:
+        weight_OI = _DENSE[packed] = unpack_matrix(packed).to(like)
+    return weight_OI
 
 
 _KERNEL = Tuned(

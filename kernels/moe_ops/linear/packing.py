@@ -25,7 +25,7 @@ import torch.nn.functional as fn
 WeightFormat = Literal["float32", "bfloat16", "int8", "int4"]
 Activations = Literal["int8", "float"]
 FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
-LAYOUT_VERSION = 1  # part of the key of copies on disk
+LAYOUT_VERSION = 2  # part of the key of copies on disk
 TILE = 16
 GROUP = {"int8": 128, "int4": 32}
 _TOGETHER = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 32}

@@ -12,9 +12,14 @@ ACTIVATION_GROUP = 128
 
 def linear(x_TI: torch.Tensor, w: PackedMatrix) -> torch.Tensor:
     """`x · Wᵀ` in fp32 with the weights as rounded, and with the activations rounded where `w` says so."""
+    return activations_met(x_TI, w) @ unpack_matrix(w).t()
+
+
+def activations_met(x_TI: torch.Tensor, w: PackedMatrix) -> torch.Tensor:
+    """`x` as `w` meets it: rounded where `w` says so."""
     if w.format in ("int8", "int4") and w.activations == "int8":
-        x_TI = round_activations(x_TI)
-    return x_TI @ unpack_matrix(w).t()
+        return round_activations(x_TI)
+    return x_TI
 
 
 def round_activations(x_TI: torch.Tensor) -> torch.Tensor:

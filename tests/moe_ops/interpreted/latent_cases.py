@@ -42,7 +42,7 @@ def test_decode_matches_the_reference(
     cache_PZC = torch.randn(pages, PAGE, latent + rotary)
     if bf16:
         cache_PZC = cache_PZC.bfloat16()
-    packed = pack_latent_heads(torch.randn(heads, nope + value, latent), nope=nope, dtype=torch.float32)
+    packed = pack_latent_heads(torch.randn(heads, nope + value, latent), nope=nope, weight_format="float32")
     q_THQ = torch.randn(sum(counts), heads, nope + rotary)
     found_THV, expected_THV = torch.empty(2, sum(counts), heads, value)
     latent_decode_(found_THV, q_THQ, cache_PZC, paged, heads=packed, scale=0.2)

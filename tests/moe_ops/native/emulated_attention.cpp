@@ -2,12 +2,14 @@
 #include "attention.h"
 #include "cpu.h"
 #include "small_ops.h"
+#include "matrix.h"
 #include "threads.h"
 
 namespace tokenworks {
 
 Isa isa() { return Isa::avx512; }
 int thread_count() { return 1; }
+const Kernels& kernels() { return kernels_portable(); }  // matrices have an emulation of their own
 
 }  // namespace tokenworks
 
@@ -15,18 +17,13 @@ using namespace tokenworks::attention;
 
 extern "C" void decode(const void* cache, int bfloat16, int page_size, int latent, const int32_t* pages,
                        const int32_t* first, const int32_t* count, const int32_t* end, int batch, int columns,
-                       const void* key, const float* key_scales, const void* value, const float* value_scales,
+                       const void* kv_b, const void* kv_b_scales, const void* key, const void* key_scales,
                        int format, const float* q, float* out, int tokens, int heads, int nope, int rotary,
                        int values, float scale) {
-  const auto matrix = [&](const void* data, const float* scales, int64_t inputs, int64_t outputs) {
-    const bool scaled = format == static_cast<int>(Format::kInt8);
-    return HeadMatrix{data,   scaled ? scales : nullptr, static_cast<Format>(format),
-                      inputs, (outputs + 63) / 64,       scaled ? (outputs + 127) / 128 : 0};
-  };
   tokenworks::attention::decode({{cache, bfloat16 != 0, page_size, latent + rotary, latent},
                                  {pages, first, count, end, batch, columns},
-                                 matrix(key, key_scales, nope, latent),
-                                 matrix(value, value_scales, latent, values),
+                                 {format, heads * (nope + values), latent, kv_b, kv_b_scales},
+                                 {format, heads * latent, nope, key, key_scales},
                                  q,
                                  out,
                                  static_cast<int64_t>(heads) * (nope + rotary),

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from moe_ops.latent_attention import PagedRows, pack_latent_heads, reference
+from moe_ops.linear import WeightFormat
 from moe_ops.native.build import BuildError, compiler
 from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
 
 HERE = Path(__file__).parent
-NAMES = ("attention_avx512", "attention_avx2", "attention_portable", "attention")
+NAMES = ("attention_avx512", "attention_avx2", "attention_portable", "attention", "matrix_portable")
 SCALE = ctypes.c_float(0.25)
 
 
@@ -64,11 +65,10 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 
 
 @pytest.mark.parametrize(
-    ("cache_dtype", "dtype", "code"),
-    [(torch.float32, torch.float32, 0), (torch.bfloat16, torch.bfloat16, 1), (torch.bfloat16, torch.int8, 2)],
+    ("cache_dtype", "weight_format"), [(torch.float32, "float32"), (torch.bfloat16, "bfloat16")]
 )
 def test_decode_is_the_definition(
-    emulated: ctypes.CDLL, cache_dtype: torch.dtype, dtype: torch.dtype, code: int
+    emulated: ctypes.CDLL, cache_dtype: torch.dtype, weight_format: WeightFormat
 ) -> None:
     random = torch.Generator().manual_seed(3)
     heads, nope, rotary, value, latent, page = 9, 12, 6, 70, 130, 4
@@ -80,14 +80,14 @@ def test_decode_is_the_definition(
     cache = torch.randn(start, page, latent + rotary, generator=random).to(cache_dtype)
     rows = PagedRows.build(pages=pages, counts=counts, ends=ends, page_size=page)
     kv_b = torch.randn(heads, nope + value, latent, generator=random) * latent**-0.5
-    packed = pack_latent_heads(kv_b, nope=nope, dtype=dtype)
+    packed = pack_latent_heads(kv_b, nope=nope, weight_format=weight_format)
     q = torch.randn(sum(counts), heads, nope + rotary, generator=random)
     found, expected = torch.zeros(2, len(q), heads, value).unbind()
     emulated.decode(
         pointer(cache), int(cache_dtype == torch.bfloat16), page, latent, pointer(rows.pages_BP),
         pointer(rows.first_B), pointer(rows.count_B), pointer(rows.end_B), 3, rows.pages_BP.shape[1],
-        pointer(packed.key.data), pointer(packed.key.scales), pointer(packed.value.data),
-        pointer(packed.value.scales), code, pointer(q), pointer(found), len(q), heads, nope, rotary,
+        pointer(packed.kv_b.data), pointer(packed.kv_b.scales), pointer(packed.key.data),
+        pointer(packed.key.scales), packed.key.code, pointer(q), pointer(found), len(q), heads, nope, rotary,
         value, SCALE,
     )  # fmt: skip
     reference.latent_decode_(expected, q, cache, rows, heads=packed, scale=SCALE.value)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "attention_heads.h"
 #include "cpu.h"
 #include "threads.h"
 
@@ -25,7 +26,7 @@ constexpr int64_t kHeads = 16;    // heads that share one reading of the context
 constexpr int64_t kVectors = 32;  // queries × heads that fit the second-level cache beside a block of context
 
 // Memory that stays with its thread from call to call and only grows.
-class Scratch {
+class Memory {
  public:
   float* of(int64_t floats) {
     if (floats > size_) {
@@ -112,11 +113,12 @@ class Run {
         plan_(call, threads),
         padded_(padded_latent(call.cache.latent)),
         row_(padded_row(call.cache.width, call.cache.latent)),
-        absorb_(static_cast<int>(call.heads)),
+        parts_((call.cache.latent + kColumns - 1) / kColumns),
+        absorb_(static_cast<int>(call.heads * parts_)),
         attend_(static_cast<int>(plan_.tasks().size())),
         merge_(static_cast<int>(plan_.units().size())),
         value_(static_cast<int>(call.heads)) {
-    static thread_local Scratch scratch;
+    static thread_local Memory scratch;
     const int64_t vectors = call.tokens * call.heads, shared = plan_.shared_vectors();
     q_ = scratch.of(vectors * (row_ + padded_) + shared * (padded_ + 2));
     latent_ = q_ + vectors * row_;
@@ -124,7 +126,7 @@ class Run {
   }
 
   void operator()() {
-    for (int head; (head = absorb_.take()) >= 0;) absorb(head);
+    for (int part; (part = absorb_.take()) >= 0;) absorb(part / parts_, part % parts_ * kColumns);
     barrier();
     for (int task; (task = attend_.take()) >= 0;) attend(plan_.tasks()[task]);
     barrier();
@@ -136,12 +138,14 @@ class Run {
   }
 
  private:
-  void absorb(int64_t head) {
+  // Columns of the latent space from `first` on, for one head of all tokens.
+  void absorb(int64_t head, int64_t first) {
     const int64_t width = call_.nope + call_.rotary, stride = call_.heads * row_, latent = call_.cache.latent;
     const float* q = call_.q + head * width;
     float* out = q_ + head * row_;
-    k_.multiply(call_.key, {q, call_.q_stride, out, stride, call_.tokens, head, 0, call_.key.panels, row_,
-                               panel(call_.key)});
+    const int64_t count = std::min<int64_t>(kColumns, latent - first);
+    multiply_head({call_.key, head * latent + first, count, q, call_.q_stride, out + first, stride, call_.tokens});
+    if (first) return;
     for (int64_t token = 0; token < call_.tokens; ++token) {
       float* vector = out + token * stride;
       std::memcpy(vector + latent, q + token * call_.q_stride + call_.nope, call_.rotary * sizeof(float));
@@ -150,7 +154,7 @@ class Run {
   }
 
   void attend(const Task& task) {
-    static thread_local Scratch scratch;
+    static thread_local Memory scratch;
     const Unit& unit = plan_.units()[task.unit];
     const Query query{q_ + (unit.token * call_.heads + unit.head) * row_,
                       call_.heads * row_,
@@ -195,14 +199,8 @@ class Run {
 
   void up(int64_t head) {
     const int64_t width = call_.value_width;
-    k_.multiply(call_.value, {latent_ + head * padded_, call_.heads * padded_, call_.out + head * width,
-                              call_.heads * width, call_.tokens, head, 0, call_.value.panels, width,
-                              panel(call_.value)});
-  }
-
-  static float* panel(const HeadMatrix& w) {
-    static thread_local Scratch scratch;
-    return scratch.of(w.inputs * kPanel);
+    multiply_head({call_.kv_b, head * (call_.nope + width) + call_.nope, width, latent_ + head * padded_,
+              call_.heads * padded_, call_.out + head * width, call_.heads * width, call_.tokens});
   }
 
   Partial at(float* memory, int64_t vectors) const {
@@ -217,7 +215,7 @@ class Run {
   const Decode& call_;
   const Kernels& k_;
   Plan plan_;
-  int64_t padded_, row_;
+  int64_t padded_, row_, parts_;
   Queue absorb_, attend_, merge_, value_;
   float *q_, *latent_, *partial_;
 };
@@ -231,7 +229,7 @@ void decode(const Decode& call) {
 }
 
 void expand(const Piece& piece) {
-  static thread_local Scratch shared;
+  static thread_local Memory shared;
   const Kernels& k = kernels();
   const int64_t blocks = piece.blocks(), size = piece.block_floats();
   const int64_t queries = (piece.tokens + kBlock - 1) / kBlock;
@@ -240,7 +238,7 @@ void expand(const Piece& piece) {
   parallel(thread_count(), [&](int, int) {
     for (int next; (next = turns.take()) >= 0;) k.turn(piece, next / blocks, next % blocks, turned + next * size);
     barrier();
-    static thread_local Scratch scratch;
+    static thread_local Memory scratch;
     float* memory = scratch.of(kBlock * (kBlock + piece.value_padded()));
     for (int next; (next = work.take()) >= 0;) {
       const int64_t head = next % piece.heads;

@@ -3,33 +3,13 @@
 
 #include <cstdint>
 
+#include "matrix.h"
+
 namespace tokenworks::attention {
 
 constexpr int kBlock = 64;    // positions whose scores are computed together
 constexpr int kChunk = 256;   // positions whose result is one partial; never depends on batch or threads
-constexpr int kPanel = 64;    // columns of a panel of packed head matrices
-constexpr int kGroup = 128;   // columns that share a scale in int8
-
-enum class Format : int { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
-
-// One matrix per head, (inputs, outputs), in panels of kPanel columns: (heads, panels, inputs, kPanel).
-struct HeadMatrix {
-  const void* data;
-  const float* scales;  // int8: (heads, groups, inputs)
-  Format format;
-  int64_t inputs, panels, groups;
-};
-
-// Products of `rows` vectors with one head's matrix, written to whole panels.
-struct HeadProduct {
-  const float* x;
-  int64_t x_stride;
-  float* out;
-  int64_t out_stride;
-  int64_t rows, head, panel_first, panel_end;
-  int64_t columns;  // columns of `out` that may be written
-  float* scratch;   // inputs × kPanel numbers
-};
+constexpr int kPanel = 64;    // columns that weighted sums are computed in
 
 // The paged cache of one layer: rows of `width` numbers, latent first.
 struct Cache {
@@ -76,7 +56,6 @@ struct Piece {
 };
 
 struct Kernels {
-  void (*multiply)(const HeadMatrix&, const HeadProduct&);
   // Sets `partial` to the result of positions [first, last); `scratch` holds scratch_floats(...).
   void (*attend)(const Cache&, const Query&, int64_t first, int64_t last, Partial partial, int64_t padded,
                  float* scratch);
@@ -119,7 +98,8 @@ struct Rows {
 struct Decode {
   Cache cache;
   Rows rows;
-  HeadMatrix key, value;
+  Matrix kv_b;  // heads · (nope + value) outputs, latent inputs
+  Matrix key;   // heads · latent outputs, nope inputs: the turned rows of the keys
   const float* q;
   float* out;
   int64_t q_stride;  // from token to token

@@ -26,6 +26,6 @@ inline float sum_halves(__m256 v) {
 #include "attention_kernels.inc"
 
 const tokenworks::attention::Kernels& tokenworks::attention::kernels_avx2() {
-  static constexpr Kernels table{multiply, attend, merge, finish, turn, attend_piece, rms_norm, dots};
+  static constexpr Kernels table{attend, merge, finish, turn, attend_piece, rms_norm, dots};
   return table;
 }

@@ -24,6 +24,6 @@ inline lanes_of_int widen(const Narrow* p) {
 #include "attention_kernels.inc"
 
 const tokenworks::attention::Kernels& tokenworks::attention::kernels_portable() {
-  static constexpr Kernels table{multiply, attend, merge, finish, turn, attend_piece, rms_norm, dots};
+  static constexpr Kernels table{attend, merge, finish, turn, attend_piece, rms_norm, dots};
   return table;
 }

@@ -14,14 +14,14 @@ namespace {
 using at::Tensor;
 using tokenworks::checks::check_places;
 using tokenworks::checks::floats;
-using tokenworks::checks::head_matrix;
 using tokenworks::checks::ints;
 using tokenworks::checks::is_bfloat16;
+using tokenworks::checks::matrix;
 
 void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_BP,
                    const Tensor& first_B, const Tensor& count_B, const Tensor& end_B, const Tensor& key,
-                   const Tensor& key_scales, const Tensor& value, const Tensor& value_scales, int64_t nope,
-                   int64_t latent, double scale) {
+                   const Tensor& key_scales, int64_t key_code, const Tensor& kv_b, const Tensor& kv_b_scales,
+                   int64_t kv_b_code, int64_t nope, int64_t latent, double scale) {
   const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), rotary = q_THQ.size(2) - nope;
   const int64_t values = out_THV.size(2), batch = pages_BP.size(0);
   TORCH_CHECK(nope > 0 && latent > 0 && rotary >= 0 && cache_PZC.size(2) == latent + rotary &&
@@ -38,8 +38,8 @@ void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
   tokenworks::attention::decode(
       {{cache_PZC.const_data_ptr(), is_bfloat16(cache_PZC), cache_PZC.size(1), latent + rotary, latent},
        rows,
-       head_matrix(key, key_scales, heads, nope, latent),
-       head_matrix(value, value_scales, heads, latent, values),
+       matrix(kv_b_code, heads * (nope + values), latent, kv_b, kv_b_scales),
+       matrix(key_code, heads * latent, nope, key, key_scales),
        q_THQ.const_data_ptr<float>(),
        out_THV.mutable_data_ptr<float>(),
        q_THQ.stride(0),
@@ -131,8 +131,8 @@ std::tuple<Tensor, Tensor> route(const Tensor& x_TD, const Tensor& weight_ED, co
 TORCH_LIBRARY_FRAGMENT(tokenworks, m) {
   m.def(
       "latent_decode_(Tensor(a!) out, Tensor q, Tensor cache, Tensor pages, Tensor first, Tensor count, "
-      "Tensor end, Tensor key, Tensor key_scales, Tensor value, Tensor value_scales, int nope, int latent, "
-      "float scale) -> ()",
+      "Tensor end, Tensor key, Tensor key_scales, int key_code, Tensor kv_b, Tensor kv_b_scales, int kv_b_code, "
+      "int nope, int latent, float scale) -> ()",
       latent_decode);
   m.def(
       "latent_store_(Tensor fresh, Tensor norm, float eps, Tensor turn, Tensor slot, Tensor(a!) cache, "

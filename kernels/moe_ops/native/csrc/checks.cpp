@@ -4,7 +4,6 @@
 
 namespace tokenworks::checks {
 
-using attention::HeadMatrix;
 using at::Tensor;
 
 void check_rows(const at::Tensor& t, const char* name, int64_t columns) {
@@ -61,23 +60,6 @@ Choice choice(const at::Tensor& weights, const at::Tensor& experts, int64_t toke
   for (int64_t i = 0; i < experts.numel(); ++i)
     TORCH_CHECK(chosen[i] >= 0 && chosen[i] < count, "expert ", chosen[i], " of ", count);
   return {chosen, weights.const_data_ptr<float>(), static_cast<int>(experts.size(1))};
-}
-
-HeadMatrix head_matrix(const Tensor& data, const Tensor& scales, int64_t heads, int64_t inputs, int64_t outputs) {
-  const int64_t panels = (outputs + attention::kPanel - 1) / attention::kPanel;
-  TORCH_CHECK(data.dim() == 4 && data.size(0) == heads && data.size(1) == panels && data.size(2) == inputs &&
-                  data.size(3) == attention::kPanel && data.is_contiguous(),
-              "head matrix of shape ", data.sizes(), ": expected (", heads, ", ", panels, ", ", inputs, ", 64)");
-  const auto type = data.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kChar, "head matrix of type ", type);
-  const bool scaled = type == at::kChar;
-  const int64_t groups = scaled ? scales.size(1) : 0;
-  TORCH_CHECK(!scaled || (scales.dim() == 3 && scales.size(0) == heads && scales.size(2) == inputs &&
-                          groups == (panels + 1) / 2),
-              "scales of shape ", scales.sizes(), " do not fit the head matrix");
-  using attention::Format;
-  const Format format = type == at::kFloat ? Format::kFloat32 : scaled ? Format::kInt8 : Format::kBfloat16;
-  return {data.const_data_ptr(), scaled ? floats(scales, "scales") : nullptr, format, inputs, panels, groups};
 }
 
 bool is_bfloat16(const Tensor& cache) {

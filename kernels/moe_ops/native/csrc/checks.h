@@ -26,9 +26,6 @@ Experts experts(int64_t code, int64_t count, int64_t hidden, int64_t width, int6
 // Each token's experts, of `count`, and their weights.
 Choice choice(const at::Tensor& weights, const at::Tensor& experts, int64_t tokens, int64_t count);
 
-attention::HeadMatrix head_matrix(const at::Tensor& data, const at::Tensor& scales, int64_t heads, int64_t inputs,
-                                  int64_t outputs);
-
 // What points outside the batch's tokens or the cache would be read and written anyway.
 void check_places(const attention::Rows& rows, int64_t tokens, int64_t pages, int64_t page_size);
 
