@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from inference.adapters.targets import refusal
-from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
+from moe_ops.lora import LoraBank, LowRank, pack_low_rank
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -43,23 +43,16 @@ class AdapterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
-    """One module's change of weights: `x ↦ B (A x)`, the scale being part of `b`."""
-
-    a: PackedMatrix
-    b: PackedMatrix
-
-
-@dataclass(frozen=True, slots=True)
 class Adapter:
     """One adapter in memory. `digest` is the SHA-256 of its two files and names its cached prefixes."""
 
     digest: str
-    modules: Mapping[str, LowRank]
+    bank: LoraBank
 
-    def touches(self, prefix: str) -> bool:
-        """Whether it changes a module whose name starts with `prefix`."""
-        return any(name.startswith(prefix) for name in self.modules)
+    @property
+    def modules(self) -> Mapping[str, LowRank]:
+        """What it changes, by module."""
+        return self.bank.modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +69,20 @@ class _Settings:
         return float(alpha / math.sqrt(rank) if self.root else alpha / rank)
 
 
-def adapter_read(
-    folder: Path, *, modules: Mapping[str, tuple[int, int]], rank_max: int, weight_format: WeightFormat
-) -> Adapter:
+def adapter_read(folder: Path, *, modules: Mapping[str, tuple[int, int]], rank_max: int) -> Adapter:
     """The adapter in `folder` for a model whose adaptable `modules` have these (outputs, inputs).
 
-    Raises `AdapterError`; nothing larger than the file is allocated.
+    Factors are kept as exactly as float32 is, the scale being part of B. Raises `AdapterError`.
     """
     settings = _settings(folder / CONFIG)
     try:
         with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
             keys = _keys(folder, file, modules, settings, rank_max)
             changes = {
-                module: LowRank(
-                    pack_matrix(_finite(file, a), weight_format),
-                    pack_matrix(_finite(file, b, settings.scale(module, rank)), weight_format),
-                )
+                module: pack_low_rank(_finite(file, a), _finite(file, b, settings.scale(module, rank)))
                 for module, (a, b, rank) in keys.items()
             }
-        return Adapter(_digest(folder), changes)
+        return Adapter(_digest(folder), LoraBank(changes))
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{folder / WEIGHTS}: not readable as safetensors: {error}") from error
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.adapters.files import Adapter, AdapterError, adapter_read
-from moe_ops.linear import WeightFormat
 
 
 @dataclass(slots=True)
@@ -29,12 +28,10 @@ class AdapterStore:
         modules: Mapping[str, tuple[int, int]],
         limit: int,
         rank_max: int,
-        weight_format: WeightFormat,
     ) -> None:
         self._modules = modules
         self._limit = limit
         self._rank_max = rank_max
-        self._weight_format = weight_format
         self._loaded: dict[str, _Loaded] = {}
         self._leaving: list[_Loaded] = []
 
@@ -45,9 +42,7 @@ class AdapterStore:
 
     def read(self, folder: Path) -> Adapter:
         """The adapter in `folder`, checked against the model; safe in any thread. Raises `AdapterError`."""
-        return adapter_read(
-            folder, modules=self._modules, rank_max=self._rank_max, weight_format=self._weight_format
-        )
+        return adapter_read(folder, modules=self._modules, rank_max=self._rank_max)
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Serve `adapter` as `name`; the same again is no change.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from inference.adapters.files import AdapterError
-from inference.adapters.plan import AdapterPlan
+from inference.adapters.plan import adapter_plan
 from inference.adapters.store import AdapterStore
 from inference.engine import sequence as sequences
 from inference.engine.step import Row
@@ -75,7 +75,7 @@ class Changes:
         routing_T = [routing for row in rows for routing in _restrictions(row)]
         batch = dataclasses.replace(
             batch,
-            adapters=AdapterPlan.build(adapter_T),
+            adapters=adapter_plan(adapter_T),
             routing=plan_build(routing_T, batch.token_T),
             observer=self._observer(rows, batch.token_T),
         )

@@ -59,6 +59,5 @@ def _changes(model: CausalModel, config: EngineConfig) -> Changes:
         modules=adapted_modules(model.config),
         limit=config.adapters_max,
         rank_max=config.adapter_rank_max,
-        weight_format="float32" if config.weights == "float32" else "bfloat16",
     )
     return Changes(adapters=adapters, profiles=profiles_load(config.routing_profiles), routers=model.routers)

@@ -16,6 +16,7 @@ from inference.layers.expanded import expanded_attention
 from inference.layers.forms import Forms
 from moe_ops.latent_attention import LatentHeads, pack_latent_heads
 from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
+from moe_ops.lora import Parts
 
 _INNER_EPS = 1e-6  # the family's inner norms do not follow rms_norm_eps
 _HEAD_FORMATS: dict[WeightFormat, WeightFormat] = {
@@ -100,6 +101,11 @@ class LatentAttention:
         self._weights = weights
         self._shape = shape
         self._forms = forms
+        first = "q_proj" if weights.q_b is None else "q_a_proj"
+        latent = weights.inner.outputs - shape.cached
+        self._inner: Parts = ((f"{name}.{first}", 0), (f"{name}.kv_a_proj_with_mqa", latent))
+        self._query: Parts = ((f"{name}.q_b_proj", 0),)
+        self._out: Parts = ((f"{name}.o_proj", 0),)
 
     def add_to(
         self, out_TD: torch.Tensor, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch
@@ -107,9 +113,8 @@ class LatentAttention:
         """Write the latents of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
         w, s = self._weights, self._shape
         inner_TX = self._forms.linear(x_TD, w.inner)
+        self._change_(self._inner, inner_TX, x_TD, batch)
         q_TX, fresh_TC = inner_TX[:, : -s.cached], inner_TX[:, -s.cached :]
-        self._change_("q_proj" if w.q_b is None else "q_a_proj", q_TX, x_TD, batch)
-        self._change_("kv_a_proj_with_mqa", fresh_TC, x_TD, batch)
         q_THQ = self._queries(q_TX, batch)
         self._forms.latent_store_(
             fresh_TC,
@@ -122,12 +127,12 @@ class LatentAttention:
         )
         attended_TV = self._attend(q_THQ, cache_PZC, batch)
         self._forms.linear(attended_TV, w.o, out=out_TD, add=True)
-        self._change_("o_proj", out_TD, attended_TV, batch)
+        self._change_(self._out, out_TD, attended_TV, batch)
 
-    def _change_(self, module: str, out_TO: torch.Tensor, x_TI: torch.Tensor, batch: FlatBatch) -> None:
-        """Add what adapters change of a projection's result."""
-        if batch.adapters is not None:
-            batch.adapters.add_(f"{self._name}.{module}", out_TO, x_TI, self._forms.linear)
+    def _change_(self, parts: Parts, out_TO: torch.Tensor, x_TI: torch.Tensor, batch: FlatBatch) -> None:
+        """Add what adapters change of the result of projections of one input."""
+        if batch.adapters is not None and batch.adapters.touches(self._name):
+            self._forms.lora_add_(out_TO, x_TI, batch=batch.adapters, parts=parts)
 
     def _queries(self, q_TX: torch.Tensor, batch: FlatBatch) -> torch.Tensor:
         """All heads' queries, from the rows of `inner` that are not the latent's."""
@@ -135,7 +140,7 @@ class LatentAttention:
         if w.q_b is not None and w.q_norm is not None:
             low_TX = self._forms.rms_norm(q_TX, w.q_norm, _INNER_EPS)
             q_TX = self._forms.linear(low_TX, w.q_b)
-            self._change_("q_b_proj", q_TX, low_TX, batch)
+            self._change_(self._query, q_TX, low_TX, batch)
         return q_TX.view(len(q_TX), self._shape.heads, self._shape.query)
 
     def _attend(self, q_THQ: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch) -> torch.Tensor:

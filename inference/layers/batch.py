@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from inference.adapters.plan import AdapterPlan
 from inference.routing.observer import RoutingObserver
 from inference.routing.plan import RoutingPlan
 from moe_ops.latent_attention import PagedRows
+from moe_ops.lora import LoraBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class FlatBatch:
     short: PagedRows | None
     long: tuple[LongRow, ...]
     last_S: torch.Tensor
-    adapters: AdapterPlan | None = None
+    adapters: LoraBatch | None = None
     routing: RoutingPlan | None = None
     observer: RoutingObserver | None = None
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from moe_ops import grouped_mlp, latent_attention, latent_store, linear, rms_norm, router
+from moe_ops import grouped_mlp, latent_attention, latent_store, linear, lora, rms_norm, router
 from moe_ops import native as native_ops
 from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.grouped_mlp.packed import packed_mlp_torch_
@@ -17,6 +17,8 @@ from moe_ops.latent_attention import reference as latent_attention_reference
 from moe_ops.latent_store import reference as latent_store_reference
 from moe_ops.linear import PackedMatrix, WeightFormat
 from moe_ops.linear import cpu as linear_cpu
+from moe_ops.lora import ExpertNames, LoraBatch, Parts
+from moe_ops.lora import cpu as lora_cpu
 from moe_ops.rms_norm import cpu as rms_norm_cpu
 from moe_ops.rms_norm import reference as rms_norm_reference
 from moe_ops.router import RouterSpec
@@ -110,6 +112,30 @@ class LatentExpand(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
+class LoraAdd(Protocol):
+    """Adds the changes that adapters make of plain projections."""
+
+    def __call__(
+        self, out_TO: torch.Tensor, x_TI: torch.Tensor, *, batch: LoraBatch, parts: Parts
+    ) -> torch.Tensor: ...
+
+
+class LoraMlp(Protocol):
+    """As `GroupedMlp`, each token's experts as its adapter changes them."""
+
+    def __call__(
+        self,
+        out_TD: torch.Tensor,
+        x_TD: torch.Tensor,
+        *,
+        experts: PackedExperts,
+        weights_TK: torch.Tensor,
+        experts_TK: torch.Tensor,
+        batch: LoraBatch,
+        names: ExpertNames,
+    ) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Forms:
     """One form of every operation of a decoder."""
@@ -121,6 +147,8 @@ class Forms:
     latent_store_: LatentStore
     latent_decode_: LatentDecode
     latent_expand: LatentExpand
+    lora_add_: LoraAdd
+    lora_mlp_: LoraMlp
 
 
 NATIVE = Forms(
@@ -131,6 +159,8 @@ NATIVE = Forms(
     latent_store_=latent_store.latent_store_,
     latent_decode_=latent_attention.latent_decode_,
     latent_expand=latent_attention.latent_expand,
+    lora_add_=lora.lora_add_,
+    lora_mlp_=lora.lora_mlp_,
 )
 """The C++ kernels, where they are compiled."""
 
@@ -142,6 +172,8 @@ TORCH = Forms(
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_cpu.latent_decode_,
     latent_expand=latent_attention_cpu.latent_expand,
+    lora_add_=lora_cpu.lora_add_,
+    lora_mlp_=lora_cpu.lora_mlp_,
 )
 """Plain torch, fp32 activations."""
 
@@ -153,6 +185,8 @@ REFERENCE = Forms(
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_reference.latent_decode_,
     latent_expand=latent_attention_reference.latent_expand,
+    lora_add_=lora_cpu.lora_add_,
+    lora_mlp_=lora_cpu.lora_mlp_,
 )
 """The definitions. One token a pass (`models/token_by_token.py`): any split of a batch is the same bits."""
 

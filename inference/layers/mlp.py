@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from inference.adapters.mlp import ExpertNames, adapted_mlp_
 from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
 from moe_ops.grouped_mlp import PackedExperts
+from moe_ops.lora import ExpertNames
 
 
 class GatedMlp:
@@ -44,16 +44,15 @@ def experts_add_(
     forms: Forms,
 ) -> None:
     """Add the chosen and the shared experts' results, with the changes of adapters where there are any."""
-    if batch.adapters is not None and batch.adapters.touches(f"{names.prefix}."):
-        adapted_mlp_(
+    if batch.adapters is not None and batch.adapters.touches(names.prefix):
+        forms.lora_mlp_(
             out_TD,
             x_TD,
-            plan=batch.adapters,
-            names=names,
             experts=experts,
             weights_TK=weights_TK,
             experts_TK=experts_TK,
-            forms=forms,
+            batch=batch.adapters,
+            names=names,
         )
         return
     forms.grouped_mlp_(

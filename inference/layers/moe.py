@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from inference.adapters.mlp import ExpertNames
 from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
 from inference.layers.mlp import experts_add_
 from inference.routing.choice import planned_route
 from moe_ops.grouped_mlp import PackedExperts
+from moe_ops.lora import ExpertNames
 from moe_ops.router import RouterSpec
 
 

@@ -20,7 +20,7 @@ EXPERT = "model.layers.1.mlp.experts.3.down_proj"
 
 
 def read(folder: Path, modules: Modules, rank_max: int = 16) -> Adapter:
-    return adapter_read(folder, modules=modules, rank_max=rank_max, weight_format="float32")
+    return adapter_read(folder, modules=modules, rank_max=rank_max)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ OUT = "model.layers.0.self_attn.o_proj"
 
 @pytest.fixture
 def store(modules: Modules) -> AdapterStore:
-    return AdapterStore(modules=modules, limit=2, rank_max=8, weight_format="float32")
+    return AdapterStore(modules=modules, limit=2, rank_max=8)
 
 
 def test_adapters_come_and_go(store: AdapterStore, write_adapter: WriteAdapter) -> None:

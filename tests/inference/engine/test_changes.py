@@ -98,7 +98,7 @@ def engine_of(model: DeepseekModel, changes: Changes | None = None, config: Engi
 
 
 def with_adapters(model: DeepseekModel, folders: Sequence[Path]) -> Changes:
-    store = AdapterStore(modules=adapted_modules(model.config), limit=4, rank_max=8, weight_format="float32")
+    store = AdapterStore(modules=adapted_modules(model.config), limit=4, rank_max=8)
     for index, folder in enumerate(folders):
         store.add(f"a{index}", store.read(folder))
     return Changes(adapters=store, routers=model.routers)
