@@ -61,6 +61,6 @@ def _long(rows: Items[Row], first: int) -> tuple[LongRow, ...]:
     for row in rows:
         if not is_long(row):
             raise ValueError("a row of few new tokens follows one of many: the rows are not arranged")
-        found.append(LongRow(first, len(row.tokens), row.start, torch.tensor(row.pages, dtype=torch.int64)))
+        found.append(LongRow(first, len(row.tokens), row.start, torch.tensor(row.pages, dtype=torch.int32)))
         first += len(row.tokens)
     return tuple(found)

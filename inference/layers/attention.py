@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from inference.layers.batch import FlatBatch
-from inference.layers.expanded import expanded_attention
 from inference.layers.forms import Forms
 from moe_ops.latent_attention import LatentHeads, pack_latent_heads
 from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
@@ -154,13 +153,13 @@ class LatentAttention:
             )
         for row in batch.long:
             many = slice(row.first, row.first + row.count)
-            out_THV[many] = expanded_attention(
+            self._forms.latent_expand_(
+                out_THV[many],
                 q_THQ[many],
                 cache_PZC,
-                row,
-                kv_b=w.heads.kv_b,
-                latent=s.latent,
+                row.pages_P,
+                row.start,
+                heads=w.heads,
                 scale=s.scale,
-                forms=self._forms,
             )
         return out_THV.flatten(1)

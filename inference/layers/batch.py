@@ -22,7 +22,7 @@ from moe_ops.lora import LoraBatch
 class LongRow:
     """A row of many new tokens: `count` of the flat batch from `first` on, at positions from `start` on.
 
-    `pages_P` (int64) cover its context, new tokens included.
+    `pages_P` (int32) cover its context, new tokens included.
     """
 
     first: int

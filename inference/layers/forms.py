@@ -13,6 +13,7 @@ from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.grouped_mlp.packed import packed_mlp_torch_
 from moe_ops.latent_attention import LatentHeads, PagedRows
 from moe_ops.latent_attention import cpu as latent_attention_cpu
+from moe_ops.latent_attention import cpu_expand as latent_expand_cpu
 from moe_ops.latent_attention import reference as latent_attention_reference
 from moe_ops.latent_store import reference as latent_store_reference
 from moe_ops.linear import PackedMatrix, WeightFormat
@@ -99,17 +100,19 @@ class LatentDecode(Protocol):
 
 
 class LatentExpand(Protocol):
-    """Attention to one piece of expanded context: values, and logarithms of the sums of weights."""
+    """Attention of one row's many new tokens, at positions from `start` on, over the paged cache."""
 
     def __call__(
         self,
+        out_THV: torch.Tensor,
         q_THQ: torch.Tensor,
-        both_SHU: torch.Tensor,
-        rotary_SR: torch.Tensor,
+        cache_PZC: torch.Tensor,
+        pages_P: torch.Tensor,
+        start: int,
         *,
-        causal: bool,
+        heads: LatentHeads,
         scale: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    ) -> None: ...
 
 
 class LoraAdd(Protocol):
@@ -146,7 +149,7 @@ class Forms:
     route: Route
     latent_store_: LatentStore
     latent_decode_: LatentDecode
-    latent_expand: LatentExpand
+    latent_expand_: LatentExpand
     lora_add_: LoraAdd
     lora_mlp_: LoraMlp
 
@@ -158,7 +161,7 @@ NATIVE = Forms(
     route=router.route,
     latent_store_=latent_store.latent_store_,
     latent_decode_=latent_attention.latent_decode_,
-    latent_expand=latent_attention.latent_expand,
+    latent_expand_=latent_attention.latent_expand_,
     lora_add_=lora.lora_add_,
     lora_mlp_=lora.lora_mlp_,
 )
@@ -171,7 +174,7 @@ TORCH = Forms(
     route=router_reference.route,
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_cpu.latent_decode_,
-    latent_expand=latent_attention_cpu.latent_expand,
+    latent_expand_=latent_expand_cpu.latent_expand_,
     lora_add_=lora_cpu.lora_add_,
     lora_mlp_=lora_cpu.lora_mlp_,
 )
@@ -184,7 +187,7 @@ REFERENCE = Forms(
     route=router_reference.route,
     latent_store_=latent_store_reference.latent_store_,
     latent_decode_=latent_attention_reference.latent_decode_,
-    latent_expand=latent_attention_reference.latent_expand,
+    latent_expand_=latent_attention_reference.latent_expand_,
     lora_add_=lora_cpu.lora_add_,
     lora_mlp_=lora_cpu.lora_mlp_,
 )

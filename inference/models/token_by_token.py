@@ -87,4 +87,4 @@ def _contexts(batch: FlatBatch) -> Iterator[tuple[torch.Tensor, int]]:
                 yield pages_P.unsqueeze(0), length
     for row in batch.long:
         for length in range(row.start + 1, row.start + row.count + 1):
-            yield row.pages_P.to(torch.int32).unsqueeze(0), length
+            yield row.pages_P.unsqueeze(0), length

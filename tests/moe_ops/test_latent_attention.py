@@ -15,8 +15,9 @@ from moe_ops.latent_attention import (
     LatentHeads,
     PagedRows,
     cpu,
+    cpu_expand,
     latent_decode_,
-    latent_expand,
+    latent_expand_,
     pack_latent_heads,
     reference,
 )
@@ -48,6 +49,15 @@ class Case:
         q = self.q_THQ if q is None else q
         out = torch.full((len(q), q.shape[1], self.heads.value), float("nan"))
         form(out, q, self.cache, rows or self.rows, heads=self.heads, scale=SCALE)  # type: ignore[operator]
+        return out
+
+    def expand(self, form: object, tokens: slice = slice(None)) -> torch.Tensor:
+        """The only row's `tokens`, which are its context from the first one on where it has no other."""
+        q = self.q_THQ[tokens]
+        start = int(self.rows.end_B[0]) - len(self.q_THQ) + (tokens.start or 0)
+        out = torch.full((len(q), q.shape[1], self.heads.value), float("nan"))
+        pages_P = self.rows.pages_BP[0]
+        form(out, q, self.cache, pages_P, start, heads=self.heads, scale=SCALE)  # type: ignore[operator]
         return out
 
 
@@ -172,24 +182,56 @@ def test_a_token_is_the_same_bits_alone_in_any_batch_on_any_threads(
 
 @natively()
 @given(
-    tokens=st.sampled_from([1, 6, 63, 64, 65, 150]),
-    context=st.sampled_from([1, 64, 65, 130]),
+    start=st.sampled_from([0, 1, 60, 64, 100, 1000]),
+    count=st.sampled_from([1, 6, 63, 64, 65, 150]),
     widths=st.sampled_from(WIDTHS),
-    causal=st.booleans(),
+    cache_dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    weight_format=st.sampled_from(["float32", "bfloat16", "int8"]),
 )
-def test_expanded_pieces_equal_the_definition(
-    *, isa: str, tokens: int, context: int, widths: tuple[int, int, int, int, int], causal: bool
+def test_expanding_equals_the_definition(
+    *,
+    isa: str,
+    start: int,
+    count: int,
+    widths: tuple[int, int, int, int, int],
+    cache_dtype: torch.dtype,
+    weight_format: WeightFormat,
 ) -> None:
-    """Queries behind the end of a causal piece see all of it."""
-    heads, nope, rotary, value, _ = widths
-    random = torch.Generator().manual_seed(tokens + context)
-    q = torch.randn(tokens, heads, 3 + nope + rotary, generator=random)[..., 3:]
-    both = torch.randn(context, heads, nope + value, generator=random)
-    rotary_SR = torch.randn(context, 5 + rotary, generator=random)[:, 5:]
-    expected = reference.latent_expand(q, both, rotary_SR, causal=causal, scale=SCALE)
-    for form in (latent_expand, cpu.latent_expand):
-        found = form(q, both, rotary_SR, causal=causal, scale=SCALE)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5, msg=isa)
+    """The context goes over one piece (1024)."""
+    c = case([(count, start + count)], widths, cache_dtype=cache_dtype, weight_format=weight_format)
+    expected = c.expand(reference.latent_expand_)
+    torch.testing.assert_close(c.expand(latent_expand_), expected, rtol=1e-4, atol=1e-4, msg=isa)
+    if weight_format != "int8":
+        torch.testing.assert_close(c.expand(cpu_expand.latent_expand_), expected, rtol=1e-4, atol=1e-4)
+
+
+@natively()
+@given(
+    cut=st.sampled_from([1, 17, 64, 90]),
+    widths=st.sampled_from(WIDTHS[1:]),
+    end=st.sampled_from([100, 1100]),
+)
+def test_a_prompt_is_the_same_bits_wherever_it_is_cut_and_on_any_threads(
+    isa: str, two_threads: None, cut: int, widths: tuple[int, int, int, int, int], end: int
+) -> None:
+    c = case([(end, end)], widths, cache_dtype=torch.bfloat16, weight_format="int8")
+    whole = c.expand(latent_expand_)
+    torch.set_num_threads(1)
+    assert c.expand(latent_expand_).equal(whole), isa
+    torch.set_num_threads(2)
+    assert c.expand(latent_expand_, slice(0, cut)).equal(whole[:cut]), isa
+    assert c.expand(latent_expand_, slice(cut, end)).equal(whole[cut:]), isa
+
+
+@pytest.mark.parametrize(
+    ("page", "start", "problem"), [(9999, 0, "pages outside"), (0, 900, "no pages"), (0, -1, "shapes")]
+)
+def test_expanding_from_outside_the_cache_is_refused(isa: str, page: int, start: int, problem: str) -> None:
+    c = case([(20, 20)])
+    pages = c.rows.pages_BP[0].clone()
+    pages[0] = page
+    with pytest.raises(RuntimeError, match=problem):
+        latent_expand_(torch.empty(20, 3, 5), c.q_THQ, c.cache, pages, start, heads=c.heads, scale=SCALE), isa
 
 
 def test_only_a_token_s_own_past_matters(isa: str) -> None:

@@ -1,7 +1,7 @@
 """Multi-head latent attention: absorbed over the paged cache of latents, and expanded for many queries."""
 
 from moe_ops.latent_attention.heads import LatentHeads, pack_latent_heads
-from moe_ops.latent_attention.native import latent_decode_, latent_expand
+from moe_ops.latent_attention.native import latent_decode_, latent_expand_
 from moe_ops.latent_attention.rows import PagedRows
 
-__all__ = ["LatentHeads", "PagedRows", "latent_decode_", "latent_expand", "pack_latent_heads"]
+__all__ = ["LatentHeads", "PagedRows", "latent_decode_", "latent_expand_", "pack_latent_heads"]

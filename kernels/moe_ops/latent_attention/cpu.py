@@ -33,26 +33,6 @@ def latent_decode_(
     out_THV.copy_(values_HTV.transpose(0, 1))
 
 
-def latent_expand(
-    q_THQ: torch.Tensor, both_SHU: torch.Tensor, rotary_SR: torch.Tensor, *, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As the reference."""
-    rotary = rotary_SR.shape[1]
-    nope = q_THQ.shape[2] - rotary
-    value = both_SHU.shape[2] - nope
-    rotary_SHR = rotary_SR.unsqueeze(1).expand(-1, both_SHU.shape[1], -1)
-    key_SHQ = torch.cat([both_SHU[..., :nope], rotary_SHR], dim=-1)
-    width = max(q_THQ.shape[2], value)  # torch's kernel wants one width
-    parts = (
-        fn.pad(part, (0, width - part.shape[2])).transpose(0, 1).unsqueeze(0)
-        for part in (q_THQ, key_SHQ, both_SHU[..., nope:])
-    )
-    out_1HTQ, total_1HT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        *parts, 0.0, causal, scale=scale
-    )
-    return out_1HTQ[0].transpose(0, 1)[..., :value], total_1HT[0].t()
-
-
 def _attend(q_BNHC: torch.Tensor, cache_PZC: torch.Tensor, r: Rectangle, scale: float) -> torch.Tensor:
     """Weighted cache rows. A decode step (N = 1) treats heads as the rows of one product per sequence."""
     batch, new, heads, width = q_BNHC.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from moe_ops import native
-from moe_ops.latent_attention import cpu
+from moe_ops.latent_attention import cpu, cpu_expand
 from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
 
@@ -47,15 +47,34 @@ def latent_decode_(
     )
 
 
-def latent_expand(
-    q_THQ: torch.Tensor, both_SHU: torch.Tensor, rotary_SR: torch.Tensor, *, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As the reference, in fp32. A row's result does not depend on the number of threads. Raises
+def latent_expand_(
+    out_THV: torch.Tensor,
+    q_THQ: torch.Tensor,
+    cache_PZC: torch.Tensor,
+    pages_P: torch.Tensor,
+    start: int,
+    *,
+    heads: LatentHeads,
+    scale: float,
+) -> None:
+    """As the reference, for fp32 queries and an fp32 or bf16 cache.
+
+    A token's result is the same to the bit wherever its prompt is cut, and on any number of threads. Raises
     `RuntimeError` for shapes or types that do not fit.
     """
     if not native.available():
-        return cpu.latent_expand(q_THQ, both_SHU, rotary_SR, causal=causal, scale=scale)
-    found: tuple[torch.Tensor, torch.Tensor] = torch.ops.tokenworks.latent_expand(
-        q_THQ, both_SHU, rotary_SR, causal, scale
+        cpu_expand.latent_expand_(out_THV, q_THQ, cache_PZC, pages_P, start, heads=heads, scale=scale)
+        return
+    torch.ops.tokenworks.latent_expand_(
+        out_THV,
+        q_THQ,
+        cache_PZC,
+        pages_P,
+        start,
+        heads.kv_b.data,
+        heads.kv_b.scales,
+        heads.kv_b.code,
+        heads.nope,
+        heads.latent,
+        scale,
     )
-    return found

@@ -42,24 +42,27 @@ def latent_decode_(
             out_THV[first + offset] = torch.einsum("hl,hvl->hv", met_HL, value_HVL)
 
 
-def latent_expand(
-    q_THQ: torch.Tensor, both_SHU: torch.Tensor, rotary_SR: torch.Tensor, *, causal: bool, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values (T, H, V) that queries attend to in a piece of context, and the logarithms (T, H) of the sums of
-    weights, by which the results of several pieces are put together.
+def latent_expand_(
+    out_THV: torch.Tensor,
+    q_THQ: torch.Tensor,
+    cache_PZC: torch.Tensor,
+    pages_P: torch.Tensor,
+    start: int,
+    *,
+    heads: LatentHeads,
+    scale: float,
+) -> None:
+    """Write to `out_THV` the values that the new tokens of one row attend to, at positions from `start` on.
 
-    `both_SHU` are position-free keys and values of all heads (U = K + V), `rotary_SR` the keys' other part,
-    which heads share. `causal`: query t sees positions 0 … t of the piece.
+    `pages_P` (int32) cover the row's context, new tokens included. Keys and values of all heads are made from
+    the latents.
     """
-    nope = q_THQ.shape[2] - rotary_SR.shape[1]
-    rotary_SHR = rotary_SR[:, None].expand(-1, both_SHU.shape[1], -1)
-    keys_SHQ = torch.cat([both_SHU[..., :nope], rotary_SHR], dim=-1)
-    scores_HTS = torch.einsum("thq,shq->hts", q_THQ, keys_SHQ) * scale
-    if causal:
-        hidden_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool).triu(1)
-        scores_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf"))
-    out_THV = torch.einsum("hts,shv->thv", scores_HTS.softmax(-1), both_SHU[..., nope:])
-    return out_THV, scores_HTS.logsumexp(-1).t()
+    end = start + len(q_THQ)
+    context_SC = cache_PZC[pages_P[: -(-end // cache_PZC.shape[1])].long()].flatten(0, 1)[:end].float()
+    latent_SL = activations_met(context_SC[:, : heads.latent], heads.kv_b)
+    met_SC = torch.cat([latent_SL, context_SC[:, heads.latent :]], dim=1)
+    kv_b_HUL = _per_head(heads.kv_b, heads)
+    out_THV.copy_(expanded_attention(q_THQ, met_SC, kv_b_HUL, nope=heads.nope, scale=scale))
 
 
 def expanded_attention(

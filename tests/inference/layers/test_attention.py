@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from inference.engine import packing
-from inference.layers import expanded
-from inference.layers.batch import LongRow
-from inference.layers.expanded import expanded_attention
 from inference.layers.forms import NATIVE, REFERENCE, TORCH
 from inference.models.loader import load_model
-from moe_ops.latent_attention import reference
-from moe_ops.linear import pack_matrix
+from moe_ops.latent_attention import cpu_expand, pack_latent_heads, reference
 
 LogitsOf = Callable[..., list[torch.Tensor]]
 
@@ -40,7 +36,7 @@ def test_pieces_equal_the_definition(
     start: int, count: int, value: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values narrower and wider than keys; unused places hold NaN."""
-    monkeypatch.setattr(expanded, "_PIECE", piece)
+    monkeypatch.setattr(cpu_expand, "_PIECE", piece)
     heads, nope, latent, rotary, page = 3, 6, 8, 4, 4
     generator = torch.Generator().manual_seed(start + count)
     context = start + count
@@ -50,16 +46,11 @@ def test_pieces_equal_the_definition(
     place = pages[torch.arange(context) // page] * page + torch.arange(context) % page
     cache.view(-1, latent + rotary)[place] = context_SC
     kv_b = torch.randn(heads, nope + value, latent, generator=generator)
+    packed = pack_latent_heads(kv_b, nope=nope, weight_format="float32")
+    pages_P = pages[: -(-context // page)].to(torch.int32)
     q = torch.randn(count, heads, nope + rotary, generator=generator)
+    expected = reference.expanded_attention(q, context_SC, kv_b, nope=nope, scale=0.3)
     for forms in (TORCH, NATIVE, REFERENCE):
-        found = expanded_attention(
-            q,
-            cache,
-            LongRow(0, count, start, pages[: -(-context // page)]),
-            kv_b=pack_matrix(kv_b.flatten(0, 1), "float32"),
-            latent=latent,
-            scale=0.3,
-            forms=forms,
-        )
-        expected = reference.expanded_attention(q, context_SC, kv_b, nope=nope, scale=0.3)
+        found = torch.empty(count, heads, value)
+        forms.latent_expand_(found, q, cache, pages_P, start, heads=packed, scale=0.3)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

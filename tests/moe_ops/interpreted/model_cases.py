@@ -31,7 +31,7 @@ TRITON = Forms(
     route=route,
     latent_store_=latent_store_,
     latent_decode_=latent_decode_,
-    latent_expand=TORCH.latent_expand,
+    latent_expand_=TORCH.latent_expand_,
 )
 PAGE = 4
 

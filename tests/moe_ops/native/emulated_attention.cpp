@@ -35,11 +35,20 @@ extern "C" void decode(const void* cache, int bfloat16, int page_size, int laten
                                  scale});
 }
 
-extern "C" void expand(const float* q, const float* both, const float* rotary_keys, float* out, float* total,
-                       int tokens, int context, int heads, int nope, int rotary, int value, int causal,
-                       float scale) {
-  const int64_t width = nope + rotary;
-  tokenworks::attention::expand({q, heads * width, width, both, static_cast<int64_t>(heads) * (nope + value),
-                                 rotary_keys, rotary, out, total, tokens, context, heads, nope, rotary, value,
-                                 causal != 0, scale});
+extern "C" void expand(const void* cache, int bfloat16, int page_size, int latent, const int32_t* pages,
+                       const void* kv_b, const void* kv_b_scales, int format, const float* q, float* out, int start,
+                       int tokens, int heads, int nope, int rotary, int values, float scale) {
+  tokenworks::attention::expand({{cache, bfloat16 != 0, page_size, latent + rotary, latent},
+                                 pages,
+                                 {format, heads * (nope + values), latent, kv_b, kv_b_scales},
+                                 q,
+                                 out,
+                                 static_cast<int64_t>(heads) * (nope + rotary),
+                                 start,
+                                 tokens,
+                                 heads,
+                                 nope,
+                                 rotary,
+                                 values,
+                                 scale});
 }

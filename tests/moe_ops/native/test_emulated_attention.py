@@ -17,7 +17,14 @@ from moe_ops.native.build import BuildError, compiler
 from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
 
 HERE = Path(__file__).parent
-NAMES = ("attention_avx512", "attention_avx2", "attention_portable", "attention", "matrix_portable")
+NAMES = (
+    "attention_avx512",
+    "attention_avx2",
+    "attention_portable",
+    "attention",
+    "attention_expand",
+    "matrix_portable",
+)
 SCALE = ctypes.c_float(0.25)
 
 
@@ -27,7 +34,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         command = compiler()
     except BuildError as error:
         pytest.skip(str(error))
-    header = HERE / "emulated_attention.h"
+    header = HERE / "emulated_avx512.h"
     probe = subprocess.run(
         [command, "-E", "-include", str(header), "-x", "c++", "/dev/null", "-o", "/dev/null"],
         capture_output=True,
@@ -94,17 +101,19 @@ def test_decode_is_the_definition(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_expanded_pieces_are_the_definition(emulated: ctypes.CDLL, causal: bool) -> None:
+def test_expanding_is_the_definition(emulated: ctypes.CDLL) -> None:
     random = torch.Generator().manual_seed(4)
-    tokens, context, heads, nope, rotary, value = 75, 70, 2, 11, 6, 66
+    start, tokens, heads, nope, rotary, value, latent, page = 30, 75, 2, 11, 6, 66, 24, 4
+    pages = torch.randperm(30, generator=random).to(torch.int32)
+    cache = torch.randn(30, page, latent + rotary, generator=random).bfloat16()
+    kv_b = torch.randn(heads, nope + value, latent, generator=random) * latent**-0.5
+    packed = pack_latent_heads(kv_b, nope=nope, weight_format="float32")
     q = torch.randn(tokens, heads, nope + rotary, generator=random)
-    both = torch.randn(context, heads, nope + value, generator=random)
-    rotary_SR = torch.randn(context, rotary, generator=random)
-    out, total = torch.zeros(tokens, heads, value), torch.zeros(tokens, heads)
+    found, expected = torch.zeros(2, tokens, heads, value).unbind()
     emulated.expand(
-        pointer(q), pointer(both), pointer(rotary_SR), pointer(out), pointer(total), tokens, context, heads,
-        nope, rotary, value, int(causal), SCALE,
+        pointer(cache), 1, page, latent, pointer(pages), pointer(packed.kv_b.data),
+        pointer(packed.kv_b.scales), packed.kv_b.code, pointer(q), pointer(found), start, tokens, heads,
+        nope, rotary, value, SCALE,
     )  # fmt: skip
-    expected = reference.latent_expand(q, both, rotary_SR, causal=causal, scale=SCALE.value)
-    torch.testing.assert_close((out, total), expected, rtol=1e-4, atol=2e-5)
+    reference.latent_expand_(expected, q, cache, pages, start, heads=packed, scale=SCALE.value)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)

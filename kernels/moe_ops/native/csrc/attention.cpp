@@ -1,12 +1,11 @@
-// Decode attention: which thread computes what. Numbers do not depend on it.
+// Attention of few new tokens: which thread computes what. Numbers do not depend on it.
 #include "attention.h"
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <vector>
 
 #include "attention_heads.h"
+#include "attention_memory.h"
 #include "cpu.h"
 #include "threads.h"
 
@@ -25,29 +24,14 @@ namespace {
 constexpr int64_t kHeads = 16;    // heads that share one reading of the context
 constexpr int64_t kVectors = 32;  // queries × heads that fit the second-level cache beside a block of context
 
-// Memory that stays with its thread from call to call and only grows.
-class Memory {
- public:
-  float* of(int64_t floats) {
-    if (floats > size_) {
-      memory_.reset(static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t{64})));
-      size_ = floats;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t size_ = 0;
-};
-
 // Some queries and heads of one row, and where its chunks' results begin when threads share them.
 struct Unit {
   int64_t row, token, tokens, head, heads, end, chunks, partial;
+
+  int64_t vectors() const { return tokens * heads; }
 };
+
+int64_t partial_floats(int64_t vectors, int64_t latent) { return 2 * padded(vectors) + vectors * padded(latent); }
 
 struct Task {
   int64_t unit, chunk;  // chunk −1: all of them, one after the other
@@ -67,15 +51,15 @@ class Plan {
         tasks_.push_back({u, -1});
         continue;
       }
-      unit.partial = vectors_;
-      vectors_ += unit.chunks * unit.tokens * unit.heads;
+      unit.partial = floats_;
+      floats_ += unit.chunks * partial_floats(unit.vectors(), call.cache.latent);
       for (int64_t chunk = 0; chunk < unit.chunks; ++chunk) tasks_.push_back({u, chunk});
     }
   }
 
   const std::vector<Unit>& units() const { return units_; }
   const std::vector<Task>& tasks() const { return tasks_; }
-  int64_t shared_vectors() const { return vectors_; }
+  int64_t shared_floats() const { return floats_; }
 
  private:
   void cut(const Decode& call, int64_t heads) {
@@ -101,7 +85,7 @@ class Plan {
   std::vector<Unit> units_;
   std::vector<Task> tasks_;
   bool shared_ = false;
-  int64_t vectors_ = 0;
+  int64_t floats_ = 0;
 };
 
 // The steps of one call; each is a queue of pieces that any thread may take.
@@ -111,28 +95,28 @@ class Run {
       : call_(call),
         k_(kernels()),
         plan_(call, threads),
-        padded_(padded_latent(call.cache.latent)),
-        row_(padded_row(call.cache.width, call.cache.latent)),
-        parts_((call.cache.latent + kColumns - 1) / kColumns),
+        latent_(call.cache.latent),
+        row_(padded(latent_) + kLanes),
+        parts_((latent_ + kColumns - 1) / kColumns),
         absorb_(static_cast<int>(call.heads * parts_)),
         attend_(static_cast<int>(plan_.tasks().size())),
         merge_(static_cast<int>(plan_.units().size())),
         value_(static_cast<int>(call.heads)) {
-    static thread_local Memory scratch;
-    const int64_t vectors = call.tokens * call.heads, shared = plan_.shared_vectors();
-    q_ = scratch.of(vectors * (row_ + padded_) + shared * (padded_ + 2));
-    latent_ = q_ + vectors * row_;
-    partial_ = latent_ + vectors * padded_;
+    static thread_local Memory memory;
+    const int64_t vectors = call.tokens * call.heads;
+    absorbed_ = memory.of(2 * vectors * row_ + plan_.shared_floats());
+    attended_ = absorbed_ + vectors * row_;
+    partials_ = attended_ + vectors * row_;
   }
 
-  void operator()() {
+  void operator()(int team) {
     for (int part; (part = absorb_.take()) >= 0;) absorb(part / parts_, part % parts_ * kColumns);
-    barrier();
+    barrier(team);
     for (int task; (task = attend_.take()) >= 0;) attend(plan_.tasks()[task]);
-    barrier();
-    if (plan_.shared_vectors()) {
+    barrier(team);
+    if (plan_.shared_floats()) {
       for (int unit; (unit = merge_.take()) >= 0;) merge(plan_.units()[unit]);
-      barrier();
+      barrier(team);
     }
     for (int head; (head = value_.take()) >= 0;) up(head);
   }
@@ -140,84 +124,107 @@ class Run {
  private:
   // Columns of the latent space from `first` on, for one head of all tokens.
   void absorb(int64_t head, int64_t first) {
-    const int64_t width = call_.nope + call_.rotary, stride = call_.heads * row_, latent = call_.cache.latent;
-    const float* q = call_.q + head * width;
-    float* out = q_ + head * row_;
-    const int64_t count = std::min<int64_t>(kColumns, latent - first);
-    multiply_head({call_.key, head * latent + first, count, q, call_.q_stride, out + first, stride, call_.tokens});
-    if (first) return;
-    for (int64_t token = 0; token < call_.tokens; ++token) {
-      float* vector = out + token * stride;
-      std::memcpy(vector + latent, q + token * call_.q_stride + call_.nope, call_.rotary * sizeof(float));
-      std::fill(vector + call_.cache.width, vector + row_, 0.0f);
-    }
+    const float* const q = call_.q + head * (call_.nope + call_.rotary);
+    const int64_t count = std::min<int64_t>(kColumns, latent_ - first);
+    multiply_head({call_.key, head * latent_ + first, count, q, call_.q_stride, absorbed_ + head * row_ + first,
+                   call_.heads * row_, call_.tokens});
   }
 
   void attend(const Task& task) {
-    static thread_local Memory scratch;
+    static thread_local Memory thread_memory;
     const Unit& unit = plan_.units()[task.unit];
-    const Query query{q_ + (unit.token * call_.heads + unit.head) * row_,
-                      call_.heads * row_,
-                      row_,
-                      unit.tokens,
-                      unit.heads,
-                      call_.rows.pages + unit.row * call_.rows.columns,
-                      unit.end,
-                      call_.scale};
-    const int64_t vectors = unit.tokens * unit.heads, room = scratch_floats(call_.cache.width, call_.cache.latent, vectors);
-    float* memory = scratch.of(room + 2 * vectors * (padded_ + 2));
+    const int64_t lanes = padded(unit.vectors()), width = call_.cache.width;
+    const int64_t partial = partial_floats(unit.vectors(), latent_);
+    float* const memory =
+        thread_memory.of(lanes * width + panels(width) * kPanel + kBlock * kLanes + lanes + 2 * partial);
+    const Room room{memory, memory + lanes * width, memory + lanes * width + panels(width) * kPanel,
+                    reinterpret_cast<int32_t*>(memory + lanes * width + panels(width) * kPanel + kBlock * kLanes)};
+    turn(unit, room.turned);
     if (task.chunk >= 0) {
-      k_.attend(call_.cache, query, task.chunk * kChunk, std::min(unit.end, (task.chunk + 1) * kChunk),
-                shared(unit, task.chunk), padded_, memory);
+      attend_chunk(unit, task.chunk, room, shared(unit, task.chunk));
       return;
     }
-    const Partial all = at(memory + room, vectors), next = at(memory + room + vectors * (padded_ + 2), vectors);
+    float* const own = reinterpret_cast<float*>(room.seen) + lanes;
+    const Partial all = at(own, unit), next = at(own + partial, unit);
     for (int64_t chunk = 0; chunk < unit.chunks; ++chunk) {
-      const Partial& into = chunk ? next : all;
-      k_.attend(call_.cache, query, chunk * kChunk, std::min(unit.end, (chunk + 1) * kChunk), into, padded_,
-                memory);
-      if (chunk) k_.merge(all, next, vectors, padded_);
+      attend_chunk(unit, chunk, room, chunk ? next : all);
+      if (chunk) k_.merge(all, next, unit.vectors(), latent_);
     }
     finish(unit, all);
+  }
+
+  struct Room {
+    float *turned, *panels, *scores;
+    int32_t* seen;
+  };
+
+  // The unit's queries, absorbed and rotary parts together.
+  void turn(const Unit& unit, float* turned) {
+    for (int64_t first = 0; first < unit.vectors(); first += kLanes) {
+      const int64_t count = std::min<int64_t>(kLanes, unit.vectors() - first);
+      const float *absorbed[kLanes], *rotary[kLanes];
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t token = unit.token + (first + i) / unit.heads, head = unit.head + (first + i) % unit.heads;
+        absorbed[i] = absorbed_ + (token * call_.heads + head) * row_;
+        rotary[i] = call_.q + token * call_.q_stride + head * (call_.nope + call_.rotary) + call_.nope;
+      }
+      float* const out = turned + first * call_.cache.width;
+      k_.turn(absorbed, count, latent_, call_.scale, out);
+      k_.turn(rotary, count, call_.rotary, call_.scale, out + latent_ * kLanes);
+    }
+  }
+
+  void attend_chunk(const Unit& unit, int64_t chunk, const Room& room, Partial partial) {
+    const int32_t* const pages = call_.rows.pages + unit.row * call_.rows.columns;
+    const int64_t last = std::min(unit.end, (chunk + 1) * kChunk), width = call_.cache.width;
+    k_.clear(partial, unit.vectors(), latent_);
+    for (int64_t from = chunk * kChunk; from < last; from += kBlock) {
+      const int64_t count = std::min<int64_t>(kBlock, last - from);
+      k_.gather(call_.cache, pages, from, count, 0, width, 0, room.panels);
+      for (int64_t i = 0; i < padded(unit.vectors()); ++i) {
+        const int64_t token = std::min(i, unit.vectors() - 1) / unit.heads;
+        const int64_t end = unit.end - unit.tokens + token + 1;  // of this token's context
+        room.seen[i] = static_cast<int32_t>(std::clamp<int64_t>(end - from, 0, count));
+      }
+      k_.attend({room.panels, room.panels, width, latent_}, {room.turned, room.seen, unit.vectors()}, partial,
+                room.scores);
+    }
   }
 
   void merge(const Unit& unit) {
     if (unit.partial < 0) return;
     const Partial all = shared(unit, 0);
     for (int64_t chunk = 1; chunk < unit.chunks; ++chunk)
-      k_.merge(all, shared(unit, chunk), unit.tokens * unit.heads, padded_);
+      k_.merge(all, shared(unit, chunk), unit.vectors(), latent_);
     finish(unit, all);
   }
 
   void finish(const Unit& unit, Partial all) {
-    for (int64_t token = 0; token < unit.tokens; ++token) {
-      const int64_t from = token * unit.heads;
-      k_.finish({all.max + from, all.sum + from, all.latent + from * padded_}, unit.heads, padded_,
-                latent_ + ((unit.token + token) * call_.heads + unit.head) * padded_);
-    }
+    for (int64_t token = 0; token < unit.tokens; ++token)
+      k_.finish(all, token * unit.heads, unit.heads, latent_, latent_,
+                attended_ + ((unit.token + token) * call_.heads + unit.head) * row_, row_);
   }
 
   void up(int64_t head) {
     const int64_t width = call_.value_width;
-    multiply_head({call_.kv_b, head * (call_.nope + width) + call_.nope, width, latent_ + head * padded_,
-              call_.heads * padded_, call_.out + head * width, call_.heads * width, call_.tokens});
+    multiply_head({call_.kv_b, head * (call_.nope + width) + call_.nope, width, attended_ + head * row_,
+                   call_.heads * row_, call_.out + head * width, call_.heads * width, call_.tokens});
   }
 
-  Partial at(float* memory, int64_t vectors) const {
-    return {memory, memory + vectors, memory + 2 * vectors};
+  static Partial at(float* memory, const Unit& unit) {
+    const int64_t lanes = padded(unit.vectors());
+    return {memory, memory + lanes, memory + 2 * lanes};
   }
-
   Partial shared(const Unit& unit, int64_t chunk) const {
-    const int64_t vectors = unit.tokens * unit.heads;
-    return at(partial_ + (unit.partial + chunk * vectors) * (padded_ + 2), vectors);
+    return at(partials_ + unit.partial + chunk * partial_floats(unit.vectors(), latent_), unit);
   }
 
   const Decode& call_;
   const Kernels& k_;
-  Plan plan_;
-  int64_t padded_, row_, parts_;
+  const Plan plan_;
+  const int64_t latent_, row_, parts_;
   Queue absorb_, attend_, merge_, value_;
-  float *q_, *latent_, *partial_;
+  float *absorbed_, *attended_, *partials_;
 };
 
 }  // namespace
@@ -225,27 +232,7 @@ class Run {
 void decode(const Decode& call) {
   const int threads = thread_count();
   Run run(call, threads);
-  parallel(threads, [&](int, int) { run(); });
-}
-
-void expand(const Piece& piece) {
-  static thread_local Memory shared;
-  const Kernels& k = kernels();
-  const int64_t blocks = piece.blocks(), size = piece.block_floats();
-  const int64_t queries = (piece.tokens + kBlock - 1) / kBlock;
-  float* turned = shared.of(piece.heads * blocks * size);
-  Queue turns(static_cast<int>(piece.heads * blocks)), work(static_cast<int>(piece.heads * queries));
-  parallel(thread_count(), [&](int, int) {
-    for (int next; (next = turns.take()) >= 0;) k.turn(piece, next / blocks, next % blocks, turned + next * size);
-    barrier();
-    static thread_local Memory scratch;
-    float* memory = scratch.of(kBlock * (kBlock + piece.value_padded()));
-    for (int next; (next = work.take()) >= 0;) {
-      const int64_t head = next % piece.heads;
-      const int64_t block = queries - 1 - next / piece.heads;  // long ones first
-      k.attend_piece(piece, head, block * kBlock, turned + head * blocks * size, memory);
-    }
-  });
+  parallel(threads, [&](int, int team) { run(team); });
 }
 
 }  // namespace tokenworks::attention

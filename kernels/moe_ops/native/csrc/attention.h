@@ -1,4 +1,4 @@
-// Latent attention of few new tokens: what the kernels of one instruction set offer, and what they work on.
+// Latent attention: what the kernels of one instruction set offer, and what they work on.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,15 @@
 
 namespace tokenworks::attention {
 
-constexpr int kBlock = 64;    // positions whose scores are computed together
-constexpr int kChunk = 256;   // positions whose result is one partial; never depends on batch or threads
-constexpr int kPanel = 64;    // columns that weighted sums are computed in
+constexpr int kBlock = 64;   // positions of context that are worked on together
+constexpr int kChunk = 256;  // positions whose result is one partial; never depends on batch or threads
+constexpr int kLanes = 16;   // columns of a panel; queries of a tile
+// A panel holds kLanes columns of a block, position after position. The line more keeps panels off each other's
+// sets of the first-level cache.
+constexpr int64_t kPanel = (kBlock + 1) * kLanes;
+
+constexpr int64_t panels(int64_t columns) { return (columns + kLanes - 1) / kLanes; }
+constexpr int64_t padded(int64_t columns) { return panels(columns) * kLanes; }
 
 // The paged cache of one layer: rows of `width` numbers, latent first.
 struct Cache {
@@ -18,69 +24,51 @@ struct Cache {
   int64_t page_size, width, latent;
 };
 
-// Some queries of one row of the batch: `tokens` × `heads` vectors, heads running fastest.
-struct Query {
-  const float* q;  // (tokens, heads of the model, padded width), at the first token and head
-  int64_t token_stride, head_stride;
-  int64_t tokens, heads;
-  const int32_t* pages;
-  int64_t end;  // context length of the last token
-  float scale;
+// A block of context in panels: keys of `width` columns, and values of `value` columns, which may be the same.
+struct Block {
+  const float *keys, *values;
+  int64_t width, value;
 };
 
-// Running results of a query's vectors: maximum, sum and weighted latents, `padded` apart.
+// `count` queries in tiles of kLanes, scaled and turned: (tiles, width, kLanes). `seen`, kLanes a tile, says how
+// many positions of the block each sees; lanes without a query repeat another's.
+struct Queries {
+  const float* turned;
+  const int32_t* seen;
+  int64_t count;
+};
+
+// Running results of queries: maxima and sums, kLanes a tile, and weighted values, a row of padded(value) each.
 struct Partial {
-  float* max;
-  float* sum;
-  float* latent;
-};
-
-// Many queries and a piece of their context, expanded: `both` holds nope-wide keys and values of all heads.
-struct Piece {
-  const float* q;
-  int64_t q_token, q_head;  // strides
-  const float* both;
-  int64_t both_row;
-  const float* rotary;  // of keys, shared by all heads
-  int64_t rotary_row;
-  float *out, *total;  // (tokens, heads, value) and (tokens, heads): logarithms of the sums of weights
-  int64_t tokens, context, heads, nope, rotary_width, value;
-  bool causal;  // query t sees positions 0 … t of the piece
-  float scale;
-
-  int64_t query() const { return nope + rotary_width; }
-  int64_t blocks() const { return (context + kBlock - 1) / kBlock; }
-  int64_t value_padded() const { return (value + kPanel - 1) / kPanel * kPanel; }
-  // One head's keys, turned so that positions run fastest, and its values, of one block.
-  int64_t block_floats() const { return kBlock * (query() + value_padded()); }
+  float *max, *sum, *values;
 };
 
 struct Kernels {
-  // Sets `partial` to the result of positions [first, last); `scratch` holds scratch_floats(...).
-  void (*attend)(const Cache&, const Query&, int64_t first, int64_t last, Partial partial, int64_t padded,
-                 float* scratch);
+  // Columns [column, column + width) of `count` cache rows from position `first` on, to columns from `to` on.
+  void (*gather)(const Cache&, const int32_t* pages, int64_t first, int64_t count, int64_t column, int64_t width,
+                 int64_t to, float* panels);
+  // The first `width` columns of one position's row.
+  void (*read)(const Cache&, const int32_t* pages, int64_t position, int64_t width, float* row);
+  // The same as gather for rows in memory, `stride` apart.
+  void (*spread)(const float* rows, int64_t stride, int64_t count, int64_t width, int64_t to, float* panels);
+  // `count` ≤ kLanes rows times `scale`, turned: (width, kLanes).
+  void (*turn)(const float* const* rows, int64_t count, int64_t width, float scale, float* out);
+  void (*clear)(Partial, int64_t count, int64_t value);
+  // Brings what queries see of a block into `partial`; `scores` holds kBlock × kLanes numbers.
+  void (*attend)(const Block&, const Queries&, Partial partial, float* scores);
   // Brings `other` into `into`: the order of merging is the order of positions.
-  void (*merge)(Partial into, Partial other, int64_t vectors, int64_t padded);
-  // Divides latents by sums and writes them to `out`.
-  void (*finish)(Partial partial, int64_t vectors, int64_t padded, float* out);
-  void (*turn)(const Piece&, int64_t head, int64_t block, float* out);
-  // Queries [first, first + kBlock) of one head against its turned blocks; scratch: kBlock × (kBlock + padded).
-  void (*attend_piece)(const Piece&, int64_t head, int64_t first, const float* turned, float* scratch);
+  void (*merge)(Partial into, Partial other, int64_t count, int64_t value);
+  // Values divided by sums: the first `width` columns, to rows `stride` apart.
+  void (*finish)(Partial partial, int64_t first, int64_t count, int64_t value, int64_t width, float* out,
+                 int64_t stride);
   void (*rms_norm)(const float* x, const float* weight, float* out, int64_t width, float eps);
   // Products of each of `rows` vectors x with `count` rows of `weight`, all `width` long and dense.
   void (*dots)(const float* x, int64_t rows, const float* weight, int64_t width, int64_t count, float* out,
                int64_t out_stride);
+  // Pairs of `width` numbers turned by the cosines and sines of `turn`; `out` may be `x`.
+  void (*rotate)(const float* x, const float* turn, float* out, int64_t width);
+  void (*narrow)(const float* x, uint16_t* out, int64_t width);  // to bfloat16, nearest, ties to even
 };
-
-// Latent width in whole panels; width of query and context rows in scratch memory.
-constexpr int64_t padded_latent(int64_t latent) { return (latent + kPanel - 1) / kPanel * kPanel; }
-constexpr int64_t padded_row(int64_t width, int64_t latent) {
-  const int64_t whole = (width + 15) / 16 * 16;
-  return whole > padded_latent(latent) ? whole : padded_latent(latent);
-}
-constexpr int64_t scratch_floats(int64_t width, int64_t latent, int64_t vectors) {
-  return kBlock * padded_row(width, latent) + vectors * (padded_row(width, latent) + kBlock);
-}
 
 const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
@@ -108,7 +96,18 @@ struct Decode {
 };
 void decode(const Decode& call);
 
-// Sets `out` and `total` of `piece`.
-void expand(const Piece& piece);
+// The same for one row of many new tokens, at positions from `start` on: keys and values of all heads are made from
+// the latents.
+struct Expand {
+  Cache cache;
+  const int32_t* pages;
+  Matrix kv_b;
+  const float* q;
+  float* out;
+  int64_t q_stride;  // from token to token
+  int64_t start, tokens, heads, nope, rotary, value_width;
+  float scale;
+};
+void expand(const Expand& call);
 
 }  // namespace tokenworks::attention

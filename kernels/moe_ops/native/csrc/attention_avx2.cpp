@@ -8,11 +8,9 @@
 #define LANES 8
 #define DOT_M 6
 #define DOT_N 2
-#define SUM_M 6
-#define SUM_V 2
+#define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
 #define WIDEN_HALVES(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(p)))
-#define WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p)))
 #define SUM_OF(v) sum_halves((__m256)(v))
 
 namespace {
@@ -25,7 +23,4 @@ inline float sum_halves(__m256 v) {
 
 #include "attention_kernels.inc"
 
-const tokenworks::attention::Kernels& tokenworks::attention::kernels_avx2() {
-  static constexpr Kernels table{attend, merge, finish, turn, attend_piece, rms_norm, dots};
-  return table;
-}
+const tokenworks::attention::Kernels& tokenworks::attention::kernels_avx2() { return kTable; }

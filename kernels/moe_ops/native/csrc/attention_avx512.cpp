@@ -12,11 +12,9 @@
 #define LANES 16
 #define DOT_M 4
 #define DOT_N 4
-#define SUM_M 8
-#define SUM_V 2
+#define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c))
 #define WIDEN_HALVES(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(p)))
-#define WIDEN_BYTES(p) _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(p)))
 #define SUM_OF(v) sum_halves((__m512)(v))
 
 namespace {
@@ -31,7 +29,4 @@ inline float sum_halves(__m512 v) {
 
 #include "attention_kernels.inc"
 
-const tokenworks::attention::Kernels& tokenworks::attention::kernels_avx512() {
-  static constexpr Kernels table{attend, merge, finish, turn, attend_piece, rms_norm, dots};
-  return table;
-}
+const tokenworks::attention::Kernels& tokenworks::attention::kernels_avx512() { return kTable; }

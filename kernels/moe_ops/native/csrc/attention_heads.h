@@ -8,7 +8,26 @@
 
 namespace tokenworks {
 
-// Rows of x times outputs [first, first + count) of `matrix`; they need not begin or end with a tile.
+// `rows` vectors times outputs [first, first + count) of `matrix`, which need not begin or end with a tile; `spare`
+// holds rows × kColumns numbers for what lies beside whole tiles.
+inline void multiply_outputs(const Matrix& matrix, int64_t first, int64_t count, const Rows& ready, int rows,
+                             float* out, int64_t out_stride, float* spare) {
+  const int64_t step = first % kTile == 0 ? kColumns : kColumns - kTile;
+  for (int64_t done = 0; done < count; done += step) {
+    const int64_t columns = std::min(step, count - done);
+    const int tile = static_cast<int>((first + done) / kTile), begin = static_cast<int>((first + done) % kTile);
+    const int tiles = Matrix::up(begin + static_cast<int>(columns), kTile);
+    if (tiles * kTile == columns) {
+      kernels().multiply(matrix, tile, tiles, ready, rows, out + done, static_cast<size_t>(out_stride));
+      continue;
+    }
+    kernels().multiply(matrix, tile, tiles, ready, rows, spare, kColumns);
+    for (int row = 0; row < rows; ++row)
+      std::copy_n(spare + row * kColumns + begin, columns, out + row * out_stride + done);
+  }
+}
+
+// Rows of x times outputs [first, first + count) of `matrix`.
 struct HeadProduct {
   const Matrix& matrix;
   int64_t first, count;
@@ -19,27 +38,8 @@ struct HeadProduct {
   int64_t rows;
 };
 
-namespace detail {
-
-// Up to kColumns outputs of rows that are ready; `spare` takes what lies beside whole tiles.
-inline void multiply_tiles(const HeadProduct& p, int64_t first, int64_t count, const Rows& ready, int rows,
-                           float* out, float* spare) {
-  const int tile = static_cast<int>(first / kTile), begin = static_cast<int>(first % kTile);
-  const int tiles = Matrix::up(begin + static_cast<int>(count), kTile);
-  if (tiles * kTile == count) {
-    kernels().multiply(p.matrix, tile, tiles, ready, rows, out, static_cast<size_t>(p.out_stride));
-    return;
-  }
-  kernels().multiply(p.matrix, tile, tiles, ready, rows, spare, kColumns);
-  for (int row = 0; row < rows; ++row)
-    std::copy_n(spare + row * kColumns + begin, count, out + row * p.out_stride);
-}
-
-}  // namespace detail
-
 // Memory comes from the calling thread's Scratch.
 inline void multiply_head(const HeadProduct& p) {
-  const int64_t step = p.first % kTile == 0 ? kColumns : kColumns - kTile;
   const bool as_is = !p.matrix.rounds && p.matrix.padded() == p.matrix.inputs;
   const int together = rows_together(Activations(p.matrix, 1).row_bytes());
   const int most = static_cast<int>(std::min<int64_t>(p.rows, together));
@@ -59,9 +59,7 @@ inline void multiply_head(const HeadProduct& p) {
       for (int i = 0; i < rows; ++i) activations.put_row(i, x + i * p.x_stride);
       ready = activations.rows();
     }
-    for (int64_t done = 0; done < p.count; done += step)
-      detail::multiply_tiles(p, p.first + done, std::min(step, p.count - done), ready, rows,
-                             p.out + row * p.out_stride + done, spare);
+    multiply_outputs(p.matrix, p.first, p.count, ready, rows, p.out + row * p.out_stride, p.out_stride, spare);
   }
 }
 

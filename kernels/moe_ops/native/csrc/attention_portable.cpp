@@ -6,11 +6,9 @@
 #define LANES 4
 #define DOT_M 4
 #define DOT_N 2
-#define SUM_M 4
-#define SUM_V 2
+#define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #define WIDEN_HALVES(p) widen<int32_t>(p)
-#define WIDEN_BYTES(p) widen<int32_t>(p)
 #define SUM_OF(v) (((v)[0] + (v)[2]) + ((v)[1] + (v)[3]))
 
 namespace {
@@ -23,7 +21,4 @@ inline lanes_of_int widen(const Narrow* p) {
 
 #include "attention_kernels.inc"
 
-const tokenworks::attention::Kernels& tokenworks::attention::kernels_portable() {
-  static constexpr Kernels table{attend, merge, finish, turn, attend_piece, rms_norm, dots};
-  return table;
-}
+const tokenworks::attention::Kernels& tokenworks::attention::kernels_portable() { return kTable; }

@@ -51,22 +51,35 @@ void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
        static_cast<float>(scale)});
 }
 
-std::tuple<Tensor, Tensor> latent_expand(const Tensor& q_THQ, const Tensor& both_SHU, const Tensor& rotary_SR,
-                                         bool causal, double scale) {
-  const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), context = both_SHU.size(0);
-  const int64_t rotary = rotary_SR.size(1), nope = q_THQ.size(2) - rotary, value = both_SHU.size(2) - nope;
-  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && rotary_SR.scalar_type() == at::kFloat &&
-                  rotary_SR.stride(1) == 1 && rotary_SR.size(0) == context && both_SHU.size(1) == heads &&
-                  nope > 0 && value > 0 && context > 0 && tokens > 0,
-              "latent_expand: arguments do not fit each other");
-  Tensor out = at::empty({tokens, heads, value}, q_THQ.options());
-  Tensor total = at::empty({tokens, heads}, q_THQ.options());
-  tokenworks::attention::expand({q_THQ.const_data_ptr<float>(), q_THQ.stride(0), q_THQ.stride(1),
-                                 floats(both_SHU, "both_SHU"), heads * (nope + value),
-                                 rotary_SR.const_data_ptr<float>(), rotary_SR.stride(0),
-                                 out.mutable_data_ptr<float>(), total.mutable_data_ptr<float>(), tokens, context,
-                                 heads, nope, rotary, value, causal, static_cast<float>(scale)});
-  return {out, total};
+void latent_expand(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_P,
+                   int64_t start, const Tensor& kv_b, const Tensor& kv_b_scales, int64_t kv_b_code, int64_t nope,
+                   int64_t latent, double scale) {
+  const int64_t tokens = q_THQ.size(0), heads = q_THQ.size(1), rotary = q_THQ.size(2) - nope;
+  const int64_t values = out_THV.size(2), end = start + tokens;
+  TORCH_CHECK(tokens > 0 && nope > 0 && latent > 0 && rotary >= 0 && start >= 0 &&
+                  cache_PZC.size(2) == latent + rotary && out_THV.size(0) == tokens && out_THV.size(1) == heads &&
+                  pages_P.dim() == 1,
+              "latent_expand: shapes do not fit each other");
+  floats(out_THV, "out_THV");
+  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
+              "latent_expand: queries must be float32 and dense within a token");
+  const int32_t first = 0, count = static_cast<int32_t>(tokens), length = static_cast<int32_t>(end);
+  const int32_t* const pages = ints(pages_P, "pages_P");
+  check_places({pages, &first, &count, &length, 1, pages_P.size(0)}, tokens, cache_PZC.size(0), cache_PZC.size(1));
+  tokenworks::attention::expand(
+      {{cache_PZC.const_data_ptr(), is_bfloat16(cache_PZC), cache_PZC.size(1), latent + rotary, latent},
+       pages,
+       matrix(kv_b_code, heads * (nope + values), latent, kv_b, kv_b_scales),
+       q_THQ.const_data_ptr<float>(),
+       out_THV.mutable_data_ptr<float>(),
+       q_THQ.stride(0),
+       start,
+       tokens,
+       heads,
+       nope,
+       rotary,
+       values,
+       static_cast<float>(scale)});
 }
 
 // Rows may be a slice of wider ones: only the last dimension has to be dense.
@@ -138,8 +151,10 @@ TORCH_LIBRARY_FRAGMENT(tokenworks, m) {
       "latent_store_(Tensor fresh, Tensor norm, float eps, Tensor turn, Tensor slot, Tensor(a!) cache, "
       "Tensor(b!) q) -> ()",
       latent_store);
-  m.def("latent_expand(Tensor q, Tensor both, Tensor rotary, bool causal, float scale) -> (Tensor, Tensor)",
-        latent_expand);
+  m.def(
+      "latent_expand_(Tensor(a!) out, Tensor q, Tensor cache, Tensor pages, int start, Tensor kv_b, "
+      "Tensor kv_b_scales, int kv_b_code, int nope, int latent, float scale) -> ()",
+      latent_expand);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rms_norm);
   m.def(
       "route(Tensor x, Tensor weight, Tensor? bias, Tensor? allowed, int top_k, int groups, int groups_kept, "

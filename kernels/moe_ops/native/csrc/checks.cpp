@@ -72,14 +72,14 @@ bool is_bfloat16(const Tensor& cache) {
 void check_places(const attention::Rows& rows, int64_t tokens, int64_t pages, int64_t page_size) {
   for (int64_t row = 0; row < rows.batch; ++row) {
     const int64_t first = rows.first[row], count = rows.count[row], end = rows.end[row];
-    TORCH_CHECK(first >= 0 && count >= 0 && first + count <= tokens, "latent_decode: row ", row,
+    TORCH_CHECK(first >= 0 && count >= 0 && first + count <= tokens, "attention: row ", row,
                 " has tokens outside the batch");
-    TORCH_CHECK(end >= count && end <= rows.columns * page_size, "latent_decode: row ", row,
+    TORCH_CHECK(end >= count && end <= rows.columns * page_size, "attention: row ", row,
                 " has no pages for its context");
     const int32_t* const begin = rows.pages + row * rows.columns;
     const bool inside = std::all_of(begin, begin + (end + page_size - 1) / page_size,
                                     [pages](int32_t page) { return page >= 0 && page < pages; });
-    TORCH_CHECK(inside, "latent_decode: row ", row, " has pages outside the cache");
+    TORCH_CHECK(inside, "attention: row ", row, " has pages outside the cache");
   }
 }
 

@@ -1,6 +1,5 @@
 #include "small_ops.h"
 
-#include <bit>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
@@ -15,36 +14,21 @@ constexpr int64_t kAlone = 8192;  // numbers that one thread is done with sooner
 
 int threads_for(int64_t numbers) { return numbers < kAlone ? 1 : thread_count(); }
 
-uint16_t bfloat16_of(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if (x != x) return 0x7fc0;
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-void rotate(const float* x, const float* turn, float* out, int64_t rotary) {
-  for (int64_t i = 0; i < rotary; i += 2) {
-    const float real = x[i] * turn[i] - x[i + 1] * turn[i + 1];
-    const float other = x[i] * turn[i + 1] + x[i + 1] * turn[i];
-    out[i] = real;
-    out[i + 1] = other;
-  }
-}
-
 void store_token(const Store& c, int64_t token, std::vector<float>& row) {
   const float* turn = c.turn + token * c.rotary;
   const float* fresh = c.fresh + token * c.fresh_stride;
   const int64_t width = c.latent + c.rotary;
-  attention::kernels().rms_norm(fresh, c.norm, row.data(), c.latent, c.eps);
-  rotate(fresh + c.latent, turn, row.data() + c.latent, c.rotary);
+  const attention::Kernels& k = attention::kernels();
+  k.rms_norm(fresh, c.norm, row.data(), c.latent, c.eps);
+  k.rotate(fresh + c.latent, turn, row.data() + c.latent, c.rotary);
   if (c.bfloat16) {
-    uint16_t* place = static_cast<uint16_t*>(c.cache) + c.slot[token] * width;
-    for (int64_t i = 0; i < width; ++i) place[i] = bfloat16_of(row[i]);
+    k.narrow(row.data(), static_cast<uint16_t*>(c.cache) + c.slot[token] * width, width);
   } else {
     std::memcpy(static_cast<float*>(c.cache) + c.slot[token] * width, row.data(), width * sizeof(float));
   }
   for (int64_t head = 0; head < c.heads; ++head) {
     float* q = c.q + token * c.q_stride + (head + 1) * c.q_width - c.rotary;
-    rotate(q, turn, q, c.rotary);
+    k.rotate(q, turn, q, c.rotary);
   }
 }
 
