@@ -8,6 +8,7 @@ from inference.engine.types import GenerationRequest, RequestRejected, SamplingP
 
 PRIORITY_MAX = 100  # and -100: far apart enough, and nobody waits for hours
 LOGPROBS_MAX = 20
+SCORES_MAX = 1_000_000  # log probabilities of a prompt, which go out in one event: 40 MB of it at most
 _PENALTY_MAX = 2.0
 _BIAS_MAX = 100.0
 
@@ -24,7 +25,20 @@ def check_request(request: GenerationRequest, *, max_model_len: int, vocab_size:
         _check_length(len(prompt), 0, max_model_len)
         return
     _check_params(request.params, vocab_size)
+    check_scores(len(prompt), request.params.prompt_logprobs)
     _check_length(len(prompt), request.params.max_tokens, max_model_len)
+
+
+def check_scores(prompt: int, wanted: int | None) -> None:
+    """Raise `RequestRejected` unless the log probabilities of so many `prompt` tokens, each with those of
+    `wanted` others (None: none are wanted), can be handed out.
+    """
+    if wanted is not None and (count := prompt * (1 + wanted)) > SCORES_MAX:
+        raise RequestRejected(
+            "invalid_params",
+            f"logprobs: expected at most {SCORES_MAX} of prompt tokens; "
+            f"{prompt} tokens with {wanted} others each make {count}",
+        )
 
 
 def _check_length(prompt: int, max_tokens: int, max_model_len: int) -> None:

@@ -14,9 +14,10 @@ from inference.adapters.store import AdapterStore
 from inference.engine import sequence as sequences
 from inference.engine.step import Row
 from inference.layers.batch import FlatBatch
+from inference.routing.fitting import profile_fit
 from inference.routing.observer import GateMass
 from inference.routing.plan import plan_build
-from inference.routing.profile import ProfileError, RoutingProfile, profile_load, routers_digest
+from inference.routing.profile import ProfileError, RoutingProfile, profile_load
 from inference.routing.request import RequestRouting
 from inference.routing.touched import TouchedExperts
 from moe_ops.router import RouterSpec
@@ -33,14 +34,15 @@ class Changes:
         adapters: AdapterStore | None = None,
         profiles: Iterable[RoutingProfile] = (),
         routers: Routers = (),
+        vocabulary: int | None = None,
     ) -> None:
-        """Raises `ProfileError` for a profile of another checkpoint."""
+        """`vocabulary` counts the model's tokens. Raises `ProfileError` for another checkpoint's profile."""
         self.adapters = adapters
         self._routers = routers
         self.touched = TouchedExperts(len(routers))
         self.profiles = {profile.id: profile for profile in profiles}
         for profile in self.profiles.values():
-            _check_made_for(profile, routers)
+            profile_fit(profile, routers, vocabulary)
 
     def load(self, name: str, folder: str) -> None:
         """Serve the adapter in `folder` as `name`. Raises `AdapterError`."""
@@ -148,10 +150,3 @@ def _restrictions(row: Row) -> list[RequestRouting | None]:
         return [None] * len(row.tokens)
     fixed = routing if routing.fixed else None
     return [fixed if position >= sequence.prompt_tokens else None for position in range(row.start, row.end)]
-
-
-def _check_made_for(profile: RoutingProfile, routers: Routers) -> None:
-    if not routers:
-        raise ProfileError(f"{profile.id}: this model has no routed layers")
-    if profile.checkpoint != routers_digest(weight for weight, _ in routers):
-        raise ProfileError(f"{profile.id} was made for another checkpoint")

@@ -47,7 +47,7 @@ class Engine:
         self._grammars = grammars
         self._clock = clock
         self.changes = changes or Changes()
-        self._refused: list[Sequence] = []
+        self._refused: dict[Sequence, Progress] = {}
         self._scheduler = Scheduler(config, eos_ids)
         self._speculation = SpeculationControl() if runner.can_draft else None
         self._events = EventWriter(eos_ids)
@@ -74,16 +74,18 @@ class Engine:
         except Exception as error:
             foreseen = isinstance(error, AdapterError | ProfileError)
             _log.error("request %s is refused: %s", request.request_id, error, exc_info=not foreseen)
-            self._refused.append(sequence)
+            self._refused[sequence] = (
+                Progress(sequence, (), "refused", problem=str(error))
+                if foreseen
+                else Progress(sequence, (), "error")
+            )
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its pages; one that has ended already is no error."""
         sequence = self._events.forget(request_id)
         if sequence is None:
             return
-        if sequence in self._refused:
-            self._refused.remove(sequence)
-        else:
+        if self._refused.pop(sequence, None) is None:
             self._scheduler.finish(sequence, "cancelled")
         _let_go(sequence)
 
@@ -92,15 +94,15 @@ class Engine:
         scheduler = self._scheduler
         self._runner.scrub(scheduler.pages.in_use())
         self._scheduler = Scheduler(self._config, self._eos_ids, scheduler.counts)
-        self._refused = []
+        self._refused.clear()
         return [self._event(Progress(one, (), reason)) for one in self._events.sequences()]
 
     def step(self) -> list[TokenEvent]:
         """Compute one batch. Failures of single requests become their last events."""
         scheduler, began = self._scheduler, self._clock()
         progress = scheduler.expire(began)
-        progress += [Progress(sequence, (), "error") for sequence in self._refused]
-        self._refused = []
+        progress += self._refused.values()
+        self._refused.clear()
         speculation = self._speculation
         drafting = speculation is not None and speculation.wanted(
             len(scheduler.running), reading=scheduler.reading
@@ -120,6 +122,11 @@ class Engine:
             scheduler.check()
         self._schedule_s += self._clock() - began - (ran - scheduled)
         return events
+
+    def close(self) -> None:
+        """No more steps: end the threads that grammars are compiled on."""
+        if self._grammars is not None:
+            self._grammars.close()
 
     def check(self) -> None:
         """Raise `RuntimeError` unless queues, pages and keys agree."""
@@ -180,6 +187,8 @@ class Engine:
         for row, result in zip(step.rows, results, strict=True):
             if result.error is not None:
                 _log.error("request %s failed: %s", row.sequence.request.request_id, result.error)
+            if result.stuck is not None:  # the reason may quote the text
+                _log.warning("request %s cannot go on in its grammar", row.sequence.request.request_id)
         return results
 
     def _run_alone(self, step: Step) -> RowResult:

@@ -33,7 +33,7 @@ class EventWriter:
         """Advance a request's text. A stop string ends it with the token that completes it: the tokens
         accepted after that one are dropped.
         """
-        sequence, tokens, reason, logprobs, embedding = progress
+        sequence, tokens, reason, logprobs, embedding, problem = progress
         _, stream = self._requests[sequence.request.request_id]
         made = len(sequence.tokens) - sequence.prompt_tokens
         first = made == len(tokens) > 0
@@ -65,6 +65,7 @@ class EventWriter:
             _scores(sequence) if first else (),
             embedding,
             None if sequence.routing is None else sequence.routing.report,
+            problem,
         )
 
     def _advance(self, stream: TextStream, tokens: tuple[int, ...]) -> tuple[str, int, bool]:

@@ -60,4 +60,9 @@ def _changes(model: CausalModel, config: EngineConfig) -> Changes:
         limit=config.adapters_max,
         rank_max=config.adapter_rank_max,
     )
-    return Changes(adapters=adapters, profiles=profiles_load(config.routing_profiles), routers=model.routers)
+    return Changes(
+        adapters=adapters,
+        profiles=profiles_load(config.routing_profiles),
+        routers=model.routers,
+        vocabulary=model.config.vocab_size,
+    )

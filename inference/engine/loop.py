@@ -43,8 +43,8 @@ class Line(Protocol):
 class EngineLoop:
     """Runs `engine` until it is told to stop, its own code fails, or its front is gone.
 
-    A failure outside the model ends the requests in flight with an error and the loop goes on; a failure to
-    carry out a command ends the loop.
+    A failure outside the model ends the requests in flight as "lost" and the loop goes on; a failure to
+    carry out a command ends the loop. The engine is closed at the end, in whatever way it comes.
     """
 
     def __init__(self, engine: Engine, line: Line) -> None:
@@ -53,17 +53,23 @@ class EngineLoop:
         self._waiting_s = self._stepping_s = self._publishing_s = 0.0
 
     def run(self) -> FinishReason:
-        """Returns how the requests in flight ended: `cancelled`, or `error` after a failure."""
-        reason: FinishReason = "cancelled"
+        """Returns how the requests in flight ended: `cancelled`, or `lost` after a failure."""
+        try:
+            reason = self._turn_to_the_end()
+            self._line.publish(Ended(self._engine.end_all(reason), self._stats(), reason))
+            return reason
+        finally:
+            self._engine.close()
+
+    def _turn_to_the_end(self) -> FinishReason:
         try:
             self._turn_until_stopped()
         except FrontGoneError:
             raise
         except Exception:
             _log.exception("the engine's loop ends")
-            reason = "error"
-        self._line.publish(Ended(self._engine.end_all(reason), self._stats(), reason))
-        return reason
+            return "lost"
+        return "cancelled"
 
     def _turn_until_stopped(self) -> None:
         clock = time.perf_counter
@@ -111,8 +117,8 @@ class EngineLoop:
         try:
             return self._engine.step()
         except Exception:
-            _log.exception("the engine failed outside its model; all requests in flight end with an error")
-            return self._engine.end_all("error")
+            _log.exception("the engine failed outside its model; all requests in flight are lost")
+            return self._engine.end_all("lost")
 
     def _stats(self) -> EngineStats:
         return dataclasses.replace(

@@ -59,14 +59,14 @@ def accepted(row: Row, choices: Items[Choice | None]) -> RowResult:
 
 
 def _stuck(rows: Items[Row]) -> Results:
-    """Errors of the rows whose text can not go on in its grammar; the others are none the worse for them."""
+    """Results of the rows whose text can not go on in its grammar; the others are none the worse for them."""
     found: Results = {}
     for row in rows:
         try:
             for draw in row.draws:
                 _ = draw.grammar and draw.grammar.mask
         except GrammarError as error:
-            found[row.sequence.arrival] = RowResult(error=f"its grammar can not be followed: {error}")
+            found[row.sequence.arrival] = RowResult(stuck=str(error))
     return found
 
 

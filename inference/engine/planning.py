@@ -191,7 +191,7 @@ class Planner:
         self._running.remove(sequence)
         self._budget += self._planned.pop(sequence, 0)
         self._cache.release(sequence)
-        sequence.drafts = ()
+        sequence.drafts, sequence.unseen = (), 0
         if sequence.routing is not None:
             sequence.routing.restart()
         if sequence.scoring:

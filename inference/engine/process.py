@@ -18,6 +18,7 @@ from pathlib import Path
 from inference.engine.loading import engine_load
 from inference.engine.loop import EngineLoop, FrontGoneError
 from inference.engine.pace import PacedLine
+from inference.engine.types import TokenEvent
 from inference.engine.wire import (
     Command,
     FrameReader,
@@ -64,15 +65,14 @@ class SocketLine:
 
     def publish(self, report: Report) -> None:
         """As `Line.publish`. Events too large for one message, such as the log probabilities of several
-        long prompts, go in more.
+        long prompts, go in more; one that is too large alone, which admission should prevent, is an error.
         """
         try:
             frame = frame_encode(report)
         except ProtocolError:
-            if not isinstance(report, Stepped) or len(report.events) < 2:
+            if not isinstance(report, Stepped) or not report.events:
                 raise
-            middle = len(report.events) // 2
-            for part in (report.events[:middle], report.events[middle:]):
+            for part in _smaller(report.events):
                 self.publish(Stepped(part, report.stats))
         else:
             self.send(frame)
@@ -94,6 +94,17 @@ class SocketLine:
         return data
 
 
+def _smaller(events: list[TokenEvent]) -> list[list[TokenEvent]]:
+    """Events that do not fit one message, as what may fit several."""
+    if len(events) > 1:
+        middle = len(events) // 2
+        return [events[:middle], events[middle:]]
+    large = events[0]
+    _log.error("an event of request %s is too large to be told", large.request_id)
+    counts = large.prompt_tokens, large.cached_tokens, large.completion_tokens
+    return [[TokenEvent(large.request_id, "", (), "error", *counts)]]
+
+
 def serve(line: SocketLine) -> int:
     """Load and run one engine; returns the exit status. Raises FrontGoneError."""
     order = line.open()
@@ -109,7 +120,7 @@ def serve(line: SocketLine) -> int:
     profiles = tuple(loaded.engine.changes.profiles)
     line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
     reason = EngineLoop(loaded.engine, PacedLine(line) if order.config.paced else line).run()
-    return os.EX_SOFTWARE if reason == "error" else os.EX_OK
+    return os.EX_SOFTWARE if reason == "lost" else os.EX_OK
 
 
 def main() -> int:

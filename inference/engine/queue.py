@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from heapq import heappop, heappush
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from inference.engine.sequence import Sequence
 
@@ -42,22 +41,39 @@ class RankedList:
 
 
 class Deadlines:
-    """Which requests have waited too long for their beginning."""
+    """Which requests have waited too long for their beginning. Those that ended are not kept: a deadline may
+    be days away, and a request holds its prompt.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Sequence]] = []
+        self._items: list[tuple[float, int, Sequence]] = []  # arrivals are unique: sequences are not compared
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def add(self, sequence: Sequence) -> None:
         """Watch a request that was just submitted, if it has a deadline."""
-        deadline_s = sequence.request.deadline_s
-        if deadline_s is not None:
-            heappush(self._heap, (sequence.submitted_s + deadline_s, sequence.arrival, sequence))
+        item = _due(sequence)
+        if item is not None:
+            insort(self._items, item)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Watch a request no longer; one that is not watched is no error."""
+        item = _due(sequence)
+        if item is None:
+            return
+        place = bisect_left(self._items, item)
+        if place < len(self._items) and self._items[place][2] is sequence:
+            del self._items[place]
 
     def pop(self, now_s: float) -> list[Sequence]:
-        """Requests whose deadline has passed before they began or ended, each once."""
-        late: list[Sequence] = []
-        while self._heap and self._heap[0][0] <= now_s:
-            _, _, sequence = heappop(self._heap)
-            if not sequence.begun and sequence.finish_reason is None:
-                late.append(sequence)
-        return late
+        """Requests whose deadline has passed before they began, each once."""
+        count = bisect_right(self._items, now_s, key=itemgetter(0))
+        passed, self._items = self._items[:count], self._items[count:]
+        return [sequence for _, _, sequence in passed if not sequence.begun]
+
+
+def _due(sequence: Sequence) -> tuple[float, int, Sequence] | None:
+    """When a request must have begun, and the request; None if it has no deadline."""
+    deadline_s = sequence.request.deadline_s
+    return None if deadline_s is None else (sequence.submitted_s + deadline_s, sequence.arrival, sequence)

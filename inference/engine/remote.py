@@ -46,7 +46,7 @@ class EngineDiedError(RuntimeError):
 
 class RemoteEngine(EngineFront):
     """One model being served by a child process. `launch`, then `generate` on the same event loop; `close` at
-    the end. When the child dies, the requests in flight end with an error and `ended` returns.
+    the end. When the child dies, the requests in flight end as "lost" and `ended` returns.
     """
 
     def __init__(
@@ -75,16 +75,22 @@ class RemoteEngine(EngineFront):
 
     @classmethod
     async def launch(
-        cls, model_dir: Path, config: EngineConfig, *, log_fields: Mapping[str, str] | None = None
+        cls,
+        model_dir: Path,
+        config: EngineConfig,
+        *,
+        log_fields: Mapping[str, str] | None = None,
+        program: str = "inference.engine.process",
     ) -> RemoteEngine:
-        """Start the process and wait until its model is loaded; its log lines carry `log_fields`.
+        """Start the process and wait until its model is loaded; its log lines carry `log_fields`. `program` is
+        the module that it runs.
 
         Raises `TokenizerError`, ValueError with what the engine says of its files, or `EngineDiedError`. Call
         it in the main thread: the child dies with the thread that started it.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            child = _child_start(theirs, config.threads)
+            child = _child_start(theirs, config.threads, program)
         link = _Link(ours)
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
@@ -129,9 +135,9 @@ class RemoteEngine(EngineFront):
     def lost(self) -> None:
         """For the link: the connection is gone, and with it the engine, unless it had said goodbye."""
         if not self._ended.is_set():
-            _log.error("the engine's process is gone; all requests in flight end with an error")
+            _log.error("the engine's process is gone; all requests in flight are lost")
             self._child.kill()
-            self._end("error")
+            self._end("lost")
 
     def _reap(self) -> None:
         """Collect the child's exit status; it ends once the connection is closed."""
@@ -221,13 +227,13 @@ def _failure_seen(ready: asyncio.Future[Ready]) -> None:
         ready.exception()
 
 
-def _child_start(theirs: socket.socket, threads: int) -> subprocess.Popen[bytes]:
+def _child_start(theirs: socket.socket, threads: int, program: str) -> subprocess.Popen[bytes]:
     """The engine's process, with its end of the connection inherited and its threads known to OpenMP before
     torch is imported.
     """
     number = theirs.fileno()
     return subprocess.Popen(
-        [sys.executable, "-m", "inference.engine.process", str(number)],
+        [sys.executable, "-m", program, str(number)],
         stdin=subprocess.DEVNULL,
         pass_fds=[number],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},

@@ -35,7 +35,7 @@ class Scheduler:
         self.waiting = RankedList()
         self.running = RankedList()
         self.counts = counts or Counts()
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self._planner = Planner(
             config, waiting=self.waiting, running=self.running, cache=self.cache, counts=self.counts
         )
@@ -58,11 +58,11 @@ class Scheduler:
         sequence.submitted_s = now_s
         sequence.rank = (now_s + request.priority * self._config.aging_s, sequence.arrival)
         self.waiting.add(sequence)
-        self._deadlines.add(sequence)
+        self.deadlines.add(sequence)
 
     def expire(self, now_s: float) -> list[Progress]:
         """End the requests that have not begun in time."""
-        late = self._deadlines.pop(now_s)
+        late = self.deadlines.pop(now_s)
         for sequence in late:
             self.finish(sequence, "expired")
         self.counts.expired += len(late)
@@ -85,6 +85,7 @@ class Scheduler:
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """Take a request out, wherever it is; its pages are free at once."""
         sequence.finish_reason = reason
+        self.deadlines.remove(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
             self.cache.release(sequence, spoiled=reason == "error")
@@ -106,6 +107,9 @@ class Scheduler:
         if result.error is not None:
             self.finish(sequence, "error")
             return Progress(sequence, (), "error")
+        if result.stuck is not None:
+            self.finish(sequence, "stuck")
+            return Progress(sequence, (), "stuck", problem=result.stuck)
         tokens, reason = self._accept(sequence, result.tokens)
         drawn = len(row.draws)
         computed = row.start + len(row.tokens) - drawn + len(tokens)

@@ -67,7 +67,8 @@ class Step(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """The chosen tokens (none: none was asked for), or why there are none.
+    """The chosen tokens (none: none was asked for), or why there are none: `error` is the engine's, `stuck`
+    what the grammar says.
 
     Of drafts as many are accepted as were chosen, one after the other; one token more follows them.
     """
@@ -78,6 +79,7 @@ class RowResult(NamedTuple):
     drafts: tuple[int, ...] = ()
     scores: tuple[TokenLogprob, ...] = ()
     embedding: tuple[float, ...] | None = None
+    stuck: str | None = None
 
 
 class Progress(NamedTuple):
@@ -88,3 +90,4 @@ class Progress(NamedTuple):
     finish_reason: FinishReason | None
     logprobs: tuple[TokenLogprob, ...] = ()
     embedding: tuple[float, ...] | None = None
+    problem: str | None = None

@@ -7,7 +7,11 @@ from typing import Literal
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 
-FinishReason = Literal["stop", "length", "cancelled", "expired", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "expired", "refused", "stuck", "lost", "error"]
+"""How a request ended. "expired", "refused" (what it asks for has gone since it was checked): it never began.
+"stuck": no token may follow in its grammar. "lost": the engine failed, not this request. "error": its own
+computation failed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class TokenEvent:
     `text` is what may be shown now: empty while it could still become part of a stop string or of a character
     whose bytes are not complete. `token_ids` are the tokens of this event. The three counts are totals so
     far; the end-of-sequence token and the tokens of a stop string count as completion tokens, because they
-    were produced.
+    were produced. `problem` says more of an end as "refused" or "stuck", fit for the caller.
     """
 
     request_id: str
@@ -98,6 +102,7 @@ class TokenEvent:
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     embedding: tuple[float, ...] | None = None
     routing: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

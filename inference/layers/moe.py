@@ -8,6 +8,7 @@ from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
 from inference.layers.mlp import experts_add_
 from inference.routing.choice import planned_route
+from inference.routing.observer import LayerChoice
 from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.lora import ExpertNames
 from moe_ops.router import RouterSpec
@@ -48,7 +49,8 @@ class MoeMlp:
         """Add the result for `x_TD`, the tokens of `batch`, to `out_TD` in place."""
         weights_TK, experts_TK = self._choose(x_TD, batch)
         if batch.observer is not None:
-            batch.observer.see(self._layer, x_TD, weights_TK, experts_TK, self._experts)
+            choice = LayerChoice(self._layer, x_TD, weights_TK, experts_TK, self._experts)
+            batch.observer.see(choice)
         experts_add_(
             out_TD,
             x_TD,

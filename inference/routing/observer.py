@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -9,18 +10,24 @@ import torch
 from moe_ops.grouped_mlp import PackedExperts
 
 
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """Layer number `layer` of the routed ones computes `experts_TK` of `experts` for `x_TD`, and adds them up
+    with `weights_TK`.
+    """
+
+    layer: int
+    x_TD: torch.Tensor
+    weights_TK: torch.Tensor
+    experts_TK: torch.Tensor
+    experts: PackedExperts
+
+
 class RoutingObserver(Protocol):
     """Shown every routed layer's choice as it is made."""
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
-        """Layer number `layer` of the routed ones computes `experts_TK` of `x_TD` with these weights."""
+    def see(self, choice: LayerChoice) -> None:
+        """One layer has chosen."""
 
 
 class GateMass:
@@ -45,19 +52,13 @@ class GateMass:
         self.mass_RLE = torch.zeros(rows, layers, experts, dtype=torch.float64)
         self.in_table_R = torch.zeros(rows, dtype=torch.float64)
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Add this layer's choice. Layers beyond those counted are passed over."""
-        del x_TD, experts
+        layer = choice.layer
         if layer >= self.mass_RLE.shape[1]:
             return
-        experts_NK, weights_NK = experts_TK[self._seen_T], weights_TK[self._seen_T].double()
+        experts_NK = choice.experts_TK[self._seen_T]
+        weights_NK = choice.weights_TK[self._seen_T].double()
         place = self._row_N1, torch.tensor(layer), experts_NK
         self.mass_RLE.index_put_(place, weights_NK, accumulate=True)
         if self._table_LNK is not None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from inference.routing.observer import RoutingObserver
-from moe_ops.grouped_mlp import PackedExperts
+from inference.routing.observer import LayerChoice, RoutingObserver
 
 
 @dataclass(slots=True)
@@ -20,19 +17,11 @@ class Touched:
     layers: int = 0
     experts: int = 0
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Add one layer of one step. As many are read as are named: a weight of 0 spares nothing."""
-        del x_TD, weights_TK, experts
-        if layer < self.limit:
+        if choice.layer < self.limit:
             self.layers += 1
-            self.experts += len(set(experts_TK.flatten().tolist()))
+            self.experts += len(set(choice.experts_TK.flatten().tolist()))
 
 
 class TouchedExperts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from inference.routing.observer import GateMass, RoutingObserver, named
+from inference.routing.observer import GateMass, LayerChoice, RoutingObserver, named
 from inference.routing.plan import RoutingPlan
 from moe_ops.grouped_mlp import PackedExperts, packed_mlp_
 
@@ -19,23 +19,17 @@ class ExpertWorth:
     def __init__(self, *, layers: int, experts: int) -> None:
         self.worth_LE = torch.zeros(layers, experts, dtype=torch.float64)
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Add this layer's choice."""
-        if layer >= len(self.worth_LE):
+        x_TD, weights_TK, experts_TK = choice.x_TD, choice.weights_TK, choice.experts_TK
+        if choice.layer >= len(self.worth_LE):
             return
         together = max(_OUTPUTS_MAX // x_TD[:1].expand(experts_TK.shape[1], -1).numel(), 1)
         for start in range(0, len(x_TD), together):
             here = slice(start, start + together)
-            norm_N = output_norms(x_TD[here], experts_TK[here], experts)
+            norm_N = output_norms(x_TD[here], experts_TK[here], choice.experts)
             worth_N = weights_TK[here].flatten().double() * norm_N
-            self.worth_LE[layer].index_add_(0, experts_TK[here].flatten(), worth_N)
+            self.worth_LE[choice.layer].index_add_(0, experts_TK[here].flatten(), worth_N)
 
 
 def output_norms(x_TD: torch.Tensor, experts_TK: torch.Tensor, experts: PackedExperts) -> torch.Tensor:
@@ -62,19 +56,11 @@ class TokenMass:
         """The tokens of the pass that comes next."""
         self._place_T = torch.searchsorted(self.ids_S, token_T)
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Add this layer's choice."""
-        del x_TD, experts
-        if layer < len(self.mass_LSE):
-            place = self._place_T[:, None], experts_TK
-            self.mass_LSE[layer].index_put_(place, weights_TK, accumulate=True)
+        if choice.layer < len(self.mass_LSE):
+            place = self._place_T[:, None], choice.experts_TK
+            self.mass_LSE[choice.layer].index_put_(place, choice.weights_TK, accumulate=True)
 
 
 class Covered:
@@ -85,17 +71,10 @@ class Covered:
         self.inside_L = torch.zeros(plan.layers, dtype=torch.float64)
         self.total_L = torch.zeros(plan.layers, dtype=torch.float64)
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Add this layer's choice."""
-        del x_TD, experts
-        plan = self._plan
+        plan, layer = self._plan, choice.layer
+        weights_TK, experts_TK = choice.weights_TK, choice.experts_TK
         if layer >= plan.layers:
             return
         if plan.hashed_LTK is not None:
@@ -114,17 +93,10 @@ class Together:
     def __init__(self, *observers: RoutingObserver) -> None:
         self._observers = observers
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
+    def see(self, choice: LayerChoice) -> None:
         """Show each of them this layer's choice."""
         for observer in self._observers:
-            observer.see(layer, x_TD, weights_TK, experts_TK, experts)
+            observer.see(choice)
 
 
 def half_mass(tokens: int, prompt: int, *, layers: int, experts: int) -> GateMass:

@@ -117,7 +117,7 @@ def _answers(
     fixed: bool,
 ) -> tuple[list[str], int]:
     """The answers, and how many of them fell back."""
-    changes = Changes(profiles=[profile], routers=model.routers)
+    changes = Changes(profiles=[profile], routers=model.routers, vocabulary=model.config.vocab_size)
     config = EngineConfig(max_running=8, step_token_budget=256, pages=512)
     engine = Engine(
         config=config,

@@ -22,6 +22,13 @@ async def grammar_check(grammar: Grammar, tokenizer: TokenizerPort, param: str) 
         raise invalid(message, param=param, code="invalid_grammar") from None
 
 
+def grammars_close(tokenizer: TokenizerPort) -> None:
+    """Nothing more is checked for ``tokenizer``: end the threads that did it."""
+    factory = _FACTORIES.pop(tokenizer, None)
+    if factory is not None:
+        factory.close()
+
+
 def _check(grammar: Grammar, tokenizer: TokenizerPort) -> None:
     factory = _FACTORIES.get(tokenizer)
     if factory is None:

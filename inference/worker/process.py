@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from inference.worker.grammars import grammars_close
 from inference.worker.lifecycle import runtime_drain, stop_signals_watch
 from inference.worker.logs import log_event
 from inference.worker.membership.errors import ConfigurationError
@@ -82,6 +83,7 @@ async def _listening(options: WorkerOptions, runtime: Runtime) -> AsyncIterator[
 
 async def _unload(loaded: Loaded) -> None:
     await loaded.engine.close()
+    grammars_close(loaded.engine.tokenizer)
     loaded.journal.close()
 
 

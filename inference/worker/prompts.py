@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 
+from inference.engine.admission import check_scores
 from inference.engine.types import GenerationRequest, Grammar, RequestRejected, SamplingParams
 from inference.worker.grammars import grammar_check
 from inference.worker.ports import EnginePort, TokenizerPort
@@ -54,6 +55,7 @@ async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: 
         prompts = await asyncio.to_thread(_all_tokens, call, tokenizer, style)
     else:
         prompts = _all_tokens(call, tokenizer, style)
+    _check_scores(call, prompts)
     requests, answers = [], []
     for place, ids in enumerate(prompts):
         params = replace(_params(call, len(ids), engine.max_model_len), grammar=grammar)
@@ -124,6 +126,14 @@ def _check_biases(call: Call, vocabulary: int) -> None:
         if token >= vocabulary:
             message = f"logit_bias: token ids must lie in 0 … {vocabulary - 1}, found {token}."
             raise invalid(message, param="logit_bias", code="invalid_value")
+
+
+def _check_scores(call: Call, prompts: list[list[int]]) -> None:
+    """The limit of one request to the engine holds for all of a call: its answer is one too."""
+    try:
+        check_scores(call.n * sum(map(len, prompts)), call.logprobs if call.echo else None)
+    except RequestRejected as error:
+        raise invalid(f"{error}.", param="logprobs", code="invalid_value") from None
 
 
 def _seed(seed: int | None, choice: int) -> int | None:

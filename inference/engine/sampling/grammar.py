@@ -162,6 +162,8 @@ class GrammarState:
             matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         if matcher.is_error():
             raise GrammarError(_reason(matcher.get_error()))
+        if not self._mask.any():
+            raise GrammarError("no token of this model may follow")
 
 
 class _Wrapped:

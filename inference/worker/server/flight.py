@@ -7,8 +7,9 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from inference.engine.types import FinishReason as EngineReason
 from inference.engine.types import TokenEvent
 from inference.messages import FinishReason
 from inference.worker.metrics import WorkerMetrics
@@ -17,8 +18,13 @@ from inference.worker.protocol.calls import Call, Endpoint
 from inference.worker.protocol.usage import Usage
 from inference.worker.times import now_ms
 
+CLIENT_GONE = "client_gone"
 # Of several choices the entry says what came of the one that fared worst.
 _BY_GRAVITY: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
+# How the journal, which knows fewer, puts the engine's words for an end.
+_JOURNALLED: dict[str, FinishReason] = {
+    "expired": "cancelled", "refused": "error", "stuck": "error", "lost": "error",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -37,7 +43,8 @@ class Flight:
 
     Until the first token nothing has been produced and all counts are 0: who leaves the queue pays nothing,
     be it by choice, by a deadline or because the engine ended.
-    ``cause`` says why it was ended early; ``sealed``: generation is over. ``routing``: the fixed-routing
+    ``cause`` says why it ended early, in the engine's word or ours, and ``problem`` what a caller may be told
+    of it; ``sealed``: generation is over. ``routing``: the fixed-routing
     profile that was asked for, or why its answer was routed dynamically.
     """
 
@@ -50,6 +57,7 @@ class Flight:
     routing: str | None = None
     first_token_at_ms: int | None = None
     cause: str | None = None
+    problem: str | None = None
     sealed: bool = False
     _counts: list[_Counts] = field(init=False)
     _open: int = field(init=False)
@@ -93,7 +101,7 @@ class Flight:
             counts.completion_tokens = 0 if self.call.max_tokens == 0 else event.completion_tokens
         if event.finish_reason is not None:
             self._open -= 1
-            self._worsen("cancelled" if event.finish_reason == "expired" else event.finish_reason)
+            self._end(event.finish_reason, event.problem)
 
     def seal(self, reason: FinishReason | None = None) -> None:
         """Generation is over, and ``reason`` is what went wrong. No interrupt from now on."""
@@ -106,11 +114,27 @@ class Flight:
         """Whether the engine has computed anything for it."""
         return any(counts.prompt_tokens for counts in self._counts)
 
+    @property
+    def charged(self) -> bool:
+        """Whether what was produced is to be paid for: not where we failed, nor what nobody was shown because
+        the worker stopped. Text that was streamed until its grammar, which is the caller's, allowed no more
+        is paid for.
+        """
+        match self.finish_reason:
+            case "error":
+                return self.cause == "stuck" and self.call.stream
+            case "cancelled":
+                return self.cause == CLIENT_GONE or self.call.stream
+        return True
+
     def usage(self) -> Usage:
-        """Each prompt once, whatever the number of its choices, and the completions of all.
+        """Each prompt once, whatever the number of its choices, and the completions of all; nothing where
+        nothing is charged.
 
         Cached tokens of a prompt are those that the first of its choices found: the others find the first's.
         """
+        if not self.charged:
+            return Usage(0, 0, 0, self.routing)
         heads = [self._head(place) for place in range(len(self.call.prompts))]
         return Usage(
             prompt_tokens=sum(one.prompt_tokens for one in heads),
@@ -152,6 +176,12 @@ class Flight:
         for _ in range(tokens):
             histogram.observe(each_s)
             histogram = metrics.between_tokens_s
+
+    def _end(self, reason: EngineReason, problem: str | None) -> None:
+        """One choice has ended."""
+        if reason in _JOURNALLED and self.cause is None:
+            self.cause, self.problem = reason, problem
+        self._worsen(_JOURNALLED.get(reason) or cast("FinishReason", reason))
 
     def _worsen(self, reason: FinishReason) -> None:
         if self.finish_reason is None or _BY_GRAVITY.index(reason) > _BY_GRAVITY.index(self.finish_reason):

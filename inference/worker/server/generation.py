@@ -17,25 +17,17 @@ from inference.worker.protocol.heading import Heading
 from inference.worker.protocol.parse import call_parse
 from inference.worker.protocol.pieces import Piece
 from inference.worker.protocol.wholes import embedding_body, generation_body
-from inference.worker.refusal import RefusalError, fault, overloaded
+from inference.worker.refusal import RefusalError, fault
 from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive, Scope, Send, body_read, header
 from inference.worker.server.callers import caller_of, request_id_of
-from inference.worker.server.flight import Flight
+from inference.worker.server.endings import ending_refusal
+from inference.worker.server.flight import CLIENT_GONE, Flight
 from inference.worker.server.merging import Events, merged
 from inference.worker.server.record import flight_journal
-from inference.worker.server.scopes import (
-    CLIENT_GONE,
-    background,
-    current_task,
-    keep_alive,
-    registered,
-    watching,
-)
+from inference.worker.server.scopes import background, current_task, keep_alive, registered, watching
 from inference.worker.server.writers import StreamWriter, WholeWriter, Writer
 from inference.worker.times import now_ms
-
-EXPIRED = "expired"
 
 
 async def generation_serve(
@@ -84,8 +76,6 @@ async def _relay(flight: Flight, streams: Sequence[Events], writer: Writer, runt
                     keeper.cancel()
                     flight.record(index, event, runtime.metrics)
                     piece = flight.answers[index].take(event)
-                    if event.finish_reason == "expired":
-                        flight.cause = EXPIRED
                     if flight.complete or flight.failed:
                         flight.seal()
                         return piece
@@ -107,22 +97,10 @@ async def _relay(flight: Flight, streams: Sequence[Events], writer: Writer, runt
 async def _conclude(flight: Flight, writer: Writer, last: Piece | None, signed: SignedEntry | None) -> None:
     if signed is None:
         await writer.fail(fault("The worker could not record this request; it is not charged."), None)
-    elif flight.finish_reason == "cancelled":
-        await writer.fail(_stopped(flight), signed)
-    elif flight.finish_reason == "error" or last is None:
-        await writer.fail(fault("The worker failed while it generated the answer. Try again."), signed)
+    elif flight.failed or last is None:
+        await writer.fail(ending_refusal(flight), signed)
     else:
         await writer.finish(last, flight.usage(), signed)
-
-
-def _stopped(flight: Flight) -> RefusalError:
-    """503 only while nothing was produced: then another worker may take the same request."""
-    message = "The worker stopped before the answer was complete. Try again."
-    if flight.cause == EXPIRED:
-        message = "The request waited too long for its turn. Try again."
-    if flight.first_token_at_ms is None:
-        return overloaded(message)
-    return RefusalError(500, message, type="server_error", code="insufficient_system_resource")
 
 
 def _writer(send: Send, flight: Flight, release_digest: str) -> Writer:

@@ -9,11 +9,10 @@ from typing import Any, cast
 
 from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive
-from inference.worker.server.flight import Flight
+from inference.worker.server.flight import CLIENT_GONE, Flight
 from inference.worker.server.writers import Writer
 
 KEEP_ALIVE_S = 10.0
-CLIENT_GONE = "client_gone"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 from inference.engine.admission import check_request
 from inference.engine.types import GenerationRequest, RequestRejected, SamplingParams
 
+LONG = (1,) * 100_000
 GOOD = GenerationRequest("r", (1, 2, 3), SamplingParams(max_tokens=7))
 
 
@@ -83,3 +84,15 @@ def test_an_embedding_needs_no_room_for_a_continuation() -> None:
     check(whole)
     with pytest.raises(RequestRejected, match="make 11"):
         check(dataclasses.replace(whole, prompt_token_ids=(1,) * 11))
+
+
+def test_more_log_probabilities_of_a_prompt_than_an_event_can_carry_are_refused() -> None:
+    def asked(wanted: int) -> GenerationRequest:
+        return GenerationRequest("r", LONG, SamplingParams(max_tokens=1, prompt_logprobs=wanted))
+
+    check_request(asked(9), max_model_len=200_000, vocab_size=100)
+    with pytest.raises(
+        RequestRejected, match="expected at most 1000000 of prompt tokens; 100000 tokens"
+    ) as found:
+        check_request(asked(10), max_model_len=200_000, vocab_size=100)
+    assert found.value.code == "invalid_params"

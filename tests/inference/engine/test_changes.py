@@ -170,7 +170,7 @@ def test_dropping_an_adapter_leaves_its_requests_alone_and_refuses_new_ones(
     changes.adapters.drop("a0")
     rest = run(engine, [request("late", PROMPTS[1], adapter="a0")])
     assert tokens(begun + rest["r"]) == whole
-    assert [event.finish_reason for event in rest["late"]] == ["error"]
+    assert [event.finish_reason for event in rest["late"]] == ["refused"]
     assert changes.adapters.names == ("a1", "a2")
     changes.adapters.add("again", changes.adapters.read(folders[0]))
     changes.adapters.add("more", changes.adapters.read(folders[1]))  # the dropped one has left its place
@@ -270,4 +270,5 @@ def test_profiles_of_other_checkpoints_are_refused(model: DeepseekModel) -> None
     with pytest.raises(ProfileError, match="another checkpoint"):
         Changes(profiles=[profile], routers=model.routers)
     engine = engine_of(model)
-    assert run(engine, [request("r", PROMPTS[0], routing=profile.id)])["r"][0].finish_reason == "error"
+    event = run(engine, [request("r", PROMPTS[0], routing=profile.id)])["r"][0]
+    assert (event.finish_reason, event.problem) == ("refused", f"no routing profile {profile.id} is loaded")

@@ -92,6 +92,17 @@ def test_a_text_that_the_draft_module_missed_is_not_guessed() -> None:
     assert not guessed[-1]  # 20 of 56 tokens were missed
 
 
+def test_what_was_missed_before_a_preemption_counts_once() -> None:
+    config = EngineConfig(page_size=4, pages=12, max_running=2)
+    scheduler, (elder, younger) = make(config, (16, 30), (16, 30))
+    while not scheduler.counts.preemptions:
+        run(scheduler)  # nobody reads for the module
+    assert elder.unseen == elder.computed
+    assert younger.unseen == 0
+    scheduler.finish(elder, "cancelled")
+    assert scheduler.schedule(drafting=True).rows[0].draft  # all of it is read anew, now by the module too
+
+
 def test_an_embedding_ends_with_its_prompt() -> None:
     scheduler = Scheduler(EngineConfig(step_token_budget=64), ())
     sequence = Sequence(

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from inference.engine.scheduler import Scheduler
-from inference.engine.types import GenerationRequest, Grammar, SamplingParams, TokenEvent
+from inference.engine.types import GenerationRequest, Grammar, SamplingParams, TokenEvent, TokenLogprob
+from tests.inference.engine.conftest import serve
 
 Requests = list[GenerationRequest]
 
@@ -154,6 +155,40 @@ def test_a_broken_module_costs_only_its_drafts(table: Any, mixed: Requests) -> N
     }
 
 
+@pytest.mark.parametrize("speculate", [False, True])
+def test_being_put_back_changes_nothing(
+    table: Any, mixed: Requests, make_request: Any, *, speculate: bool
+) -> None:
+    requests = [
+        *mixed,
+        make_request(6, 30, repetition_penalty=1.3, frequency_penalty=0.5, max_tokens=30, logprobs=1),
+        make_request(7, 45, prompt_logprobs=1, logprobs=1, temperature=0.9, seed=8, max_tokens=30),
+        make_request(8, 20, grammar=Grammar("regex", "[a-f]{9,40}"), presence_penalty=1.0, max_tokens=25),
+        make_request(9, 40, logit_bias=((20, 5.0),), min_p=0.01, top_k=30, temperature=1.0, seed=9),
+    ]
+    alone = {one.request_id: table.serve([one])[one.request_id] for one in requests}
+    if speculate:
+        table.guess([[*one.prompt_token_ids, *tokens(alone[one.request_id])] for one in requests])
+    engine = table.engine(clock=even_clock(), speculate=speculate, page_size=3, pages=70)
+    found = serve(engine, requests)
+    assert engine.stats().preemptions > 5
+    for name, events in found.items():
+        assert tokens(events) == tokens(alone[name])
+        assert text(events) == text(alone[name])
+        assert events[-1].finish_reason == alone[name][-1].finish_reason
+        assert events[-1].completion_tokens == len(tokens(events))
+        for mine, other in zip(scored(events), scored(alone[name]), strict=True):
+            assert mine.token_id == other.token_id
+            assert mine.logprob == pytest.approx(other.logprob, abs=1e-4)
+            assert [token for token, _ in mine.top] == [token for token, _ in other.top]
+
+
+def scored(events: list[TokenEvent]) -> list[TokenLogprob]:
+    """Log probabilities of the prompt and of the text."""
+    prompt = [one for event in events for one in event.prompt_logprobs if one is not None]
+    return prompt + [one for event in events for one in event.logprobs]
+
+
 def test_an_embedding_is_the_last_tokens_state_of_length_one(table: Any, make_request: Any) -> None:
     short, long = make_request(1, 9, embed=True), make_request(2, 100, embed=True)
     found = table.serve([short, long, make_request(3, 30)], step_token_budget=32)
@@ -260,9 +295,11 @@ def test_a_grammar_that_can_not_be_compiled_ends_one_request(
 ) -> None:
     bad = make_request(1, 5, grammar=Grammar("regex", "("))
     found = table.serve([bad, make_request(2, 5)])
-    assert found["r1"][-1].finish_reason == "error"
+    assert found["r1"][-1].finish_reason == "stuck"
+    assert found["r1"][-1].problem
+    assert found["r1"][-1].problem not in caplog.text  # it may quote what the caller wrote
     assert tokens(found["r2"]) == tokens(table.serve([make_request(2, 5)])["r2"])
-    assert "can not be followed" in caplog.text
+    assert "cannot go on in its grammar" in caplog.text
     assert "rows run alone" not in caplog.text  # nobody else's step is computed twice
 
 

@@ -122,7 +122,7 @@ async def test_a_killed_engine_fails_what_is_in_flight(engine: RemoteEngine) -> 
     os.kill(engine.pid, signal.SIGKILL)
     await engine.ended()
     for events in await asyncio.gather(*tasks):
-        assert events[-1].finish_reason == "error"
+        assert events[-1].finish_reason == "lost"
         assert events[-1].completion_tokens == sum(len(event.token_ids) for event in events)
     with pytest.raises(RequestRejected) as caught:
         engine.generate(request("late"))

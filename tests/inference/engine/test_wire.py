@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import wire
+from inference.engine.admission import LOGPROBS_MAX, SCORES_MAX
 from inference.engine.process import SocketLine
 from inference.engine.types import (
     EngineStats,
@@ -124,5 +125,27 @@ def test_a_step_too_large_for_a_message_goes_in_several(monkeypatch: pytest.Monk
         found = [report for data in iter(lambda: far.recv(100), b"") for report in reader.feed(data)]
         assert len(found) > 1
         assert [event for report in found for event in report.events] == events
-        with pytest.raises(ProtocolError):
-            SocketLine(near).publish(Stepped([TokenEvent("r", "x" * 1900, (), None, 1, 0, 1)], STATS))
+
+
+def test_an_event_too_large_for_any_message_is_its_requests_error_and_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1000)
+    small = TokenEvent("a", "x", (1,), None, 1, 0, 1)
+    large = TokenEvent("b", "x" * 1900, (1,), None, 5, 2, 3)
+    near, far = socket.socketpair()
+    with near, far:
+        SocketLine(near).publish(Stepped([small, large], STATS))
+        near.shutdown(socket.SHUT_WR)
+        reader: FrameReader[Stepped] = FrameReader(Stepped)
+        found = [report for data in iter(lambda: far.recv(100), b"") for report in reader.feed(data)]
+    events = [event for report in found for event in report.events]
+    assert events == [small, TokenEvent("b", "", (), "error", 5, 2, 3)]
+
+
+def test_the_largest_event_that_admission_allows_fits_one_message() -> None:
+    for wanted in (0, LOGPROBS_MAX):
+        scored = TokenLogprob(2**31, -1.5, ((2**31, -1.5),) * wanted)
+        events = [TokenEvent("r", "", (), None, 1, 0, 0, prompt_logprobs=(scored,) * n) for n in (1, 1001)]
+        one, many = (len(frame_encode(Stepped([event], STATS))) for event in events)
+        assert (many - one) / 1000 * SCORES_MAX / (1 + wanted) < wire.MAX_FRAME_BYTES / 1.5

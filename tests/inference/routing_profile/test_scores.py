@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inference.routing.observer import LayerChoice
 from inference.routing.plan import RoutingPlan
 from inference.routing_profile import scores
 from inference.routing_profile.scores import Covered, ExpertWorth, Together, TokenMass, output_norms
@@ -46,7 +47,7 @@ def test_worth_is_gate_times_the_length_of_the_output(
     x_TD, weights_TK, experts_TK = choice
     worth = ExpertWorth(layers=LAYERS, experts=EXPERTS)
     for layer in (1, 2):  # the second is a draft module's
-        worth.see(layer, x_TD, weights_TK, experts_TK, stack)
+        worth.see(LayerChoice(layer, x_TD, weights_TK, experts_TK, stack))
     wanted_E = torch.zeros(EXPERTS, dtype=torch.float64)
     for token in range(len(x_TD)):
         for slot, expert in enumerate(experts_TK[token].tolist()):
@@ -71,7 +72,7 @@ def test_mass_is_summed_by_token_id(
     ids = torch.tensor([9, 4, 9, 9, 4, 30, 9])
     mass = TokenMass(ids.tolist(), layers=LAYERS, experts=EXPERTS)
     mass.begin(ids)
-    Together(mass).see(0, x_TD, weights_TK, experts_TK, stack)
+    Together(mass).see(LayerChoice(0, x_TD, weights_TK, experts_TK, stack))
     assert mass.ids_S.tolist() == [4, 9, 30]
     wanted_SE = torch.zeros(3, EXPERTS)
     for token, place in enumerate([1, 0, 1, 1, 0, 2, 1]):
@@ -89,7 +90,7 @@ def test_covered_mass_is_what_the_plan_lets_through(
     hashed = Covered(RoutingPlan(1, hashed_T=torch.ones(7, dtype=torch.bool), hashed_LTK=table_TK[None]))
     for covered in (pool, hashed):
         for layer in (0, 1):
-            covered.see(layer, x_TD, weights_TK, experts_TK, stack)
+            covered.see(LayerChoice(layer, x_TD, weights_TK, experts_TK, stack))
         torch.testing.assert_close(covered.total_L[0], weights_TK.sum().double())
     torch.testing.assert_close(pool.inside_L[0], weights_TK[kept_E[experts_TK]].sum().double())
     inside_TK = (experts_TK == 0) | (experts_TK == 2)

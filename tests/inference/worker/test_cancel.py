@@ -65,7 +65,7 @@ async def test_a_client_that_leaves_the_queue_pays_nothing(worker: Any) -> None:
     assert (entry["prompt_tokens"], entry["completion_tokens"], entry["first_token_at_ms"]) == (0, 0, None)
 
 
-@pytest.mark.parametrize("reason", ["error", "expired", "cancelled"])
+@pytest.mark.parametrize("reason", ["error", "expired", "cancelled", "lost", "refused", "stuck"])
 async def test_who_is_put_out_of_the_queue_pays_nothing(
     worker: Any, reason: FinishReason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +73,7 @@ async def test_who_is_put_out_of_the_queue_pays_nothing(
     last = TokenEvent("req_1", "", (), reason, prompt_tokens=9, cached_tokens=0, completion_tokens=0)
     worker.engine.texts = [""]
     monkeypatch.setattr(worker.engine, "_event", lambda *_: last)
-    assert (await worker.post(CHAT, BODY)).status_code >= 500
+    assert (await worker.post(CHAT, BODY)).status_code >= 400
     entry = await entry_of(worker)
     assert (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"]) == (0, 0, 0)
 
@@ -153,4 +153,4 @@ async def test_only_a_request_that_produced_nothing_may_go_to_another_worker(
     await runtime_drain(worker.runtime, limit_s=0.05)
     assert (await waiting).status_code == status
     entry = await entry_of(worker)
-    assert (entry["finish_reason"], entry["completion_tokens"]) == ("cancelled", produced)
+    assert (entry["finish_reason"], entry["completion_tokens"]) == ("cancelled", 0)  # nobody was shown it

@@ -12,7 +12,7 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from inference.engine import GenerationRequest, RequestRejected, TokenEvent
+from inference.engine import GenerationRequest, RequestRejected, TokenEvent, admission
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -293,3 +293,15 @@ async def test_every_sampling_parameter_reaches_the_engine(worker: Any) -> None:
     assert (params.top_k, params.min_p, params.presence_penalty, params.frequency_penalty) == (5, 0.1, 1, -1)
     assert (params.repetition_penalty, params.logit_bias, params.ignore_eos) == (1.1, ((65, 2.0),), True)
     assert (params.logprobs, params.prompt_logprobs) == (3, None)
+
+
+async def test_log_probabilities_of_all_prompts_have_one_limit(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "SCORES_MAX", 40)
+    body = {"model": "tokenworks-test", "prompt": "abcd", "echo": True, "logprobs": 1, "max_tokens": 1}
+    assert (await worker.post(COMPLETIONS, body | {"n": 4}, "req_1")).status_code == 200
+    response = await worker.post(COMPLETIONS, body | {"n": 5}, "req_2")
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "logprobs", "invalid_value")
+    assert worker.engine.requests[-1].request_id.startswith("req_1/")

@@ -267,7 +267,7 @@ async def test_a_failure_in_mid_stream_is_an_error_frame_with_receipt_and_done(w
     assert frames[-1][1] == "[DONE]"
     assert "secret" not in response.text
     entry = worker.journal.find("req_1").entry
-    assert (entry.finish_reason, entry.completion_tokens) == ("error", 2)
+    assert (entry.finish_reason, entry.completion_tokens) == ("error", 0)  # our failure, at our cost
 
 
 async def test_a_failure_before_the_first_token_is_a_plain_error(worker: Any) -> None:
