@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from inference.engine.admission import check_request
 from inference.engine.types import (
     EngineConfig,
     EngineStats,
+    EventBatch,
     FinishReason,
     GenerationRequest,
     RequestRejected,
@@ -36,12 +38,36 @@ from inference.tokenizer import Tokenizer
 
 @dataclass(slots=True)
 class _Inbox:
-    """Where one request's events wait for their reader. It holds as many as the request has tokens at most:
-    a reader that is slow delays nobody. `latest` was put in last; at first, an event without tokens.
+    """Where events wait for their reader, who takes all there are at once: one that is slow delays nobody,
+    and catches up. It holds as many as its requests have tokens at most.
     """
 
+    events: EventBatch = field(default_factory=list)
+    reader: asyncio.Future[None] | None = None
+
+    def put(self, number: int, event: TokenEvent) -> None:
+        self.events.append((number, event))
+        reader, self.reader = self.reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    async def take(self) -> EventBatch:
+        if not self.events:
+            self.reader = asyncio.get_running_loop().create_future()
+            await self.reader
+        found, self.events = self.events, []
+        return found
+
+
+@dataclass(slots=True)
+class _Place:
+    """A request in flight: `number` among those of its reader. `latest` came last; at first, an event without
+    tokens.
+    """
+
+    inbox: _Inbox
+    number: int
     latest: TokenEvent
-    events: asyncio.Queue[TokenEvent] = field(default_factory=asyncio.Queue)
 
 
 class EngineFront(ABC):
@@ -60,7 +86,7 @@ class EngineFront(ABC):
         self.config = config
         self.max_model_len = max_model_len
         self._vocab_size = vocab_size
-        self._inboxes: dict[str, _Inbox] = {}
+        self._places: dict[str, _Place] = {}
         self._profiles = frozenset(profiles)
         self._adapters: set[str] = set()
         self._changes: deque[asyncio.Future[str | None]] = deque()
@@ -111,42 +137,59 @@ class EngineFront(ABC):
         await self._change(DropAdapter(name))
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        """Events of one request, the last of which has a `finish_reason`.
+        """Events of one request, the last of which has a `finish_reason`; otherwise as `stream`."""
+        return _one_by_one(self.stream([request]))
+
+    def stream(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[EventBatch, None]:
+        """Events of some requests, each with its request's number: all that came since the last were taken. A
+        request's last has a `finish_reason`; the iterator ends with the last of all.
 
         Raises `RequestRejected` at once. Closing the iterator (or cancelling the task that iterates) cancels
-        the request; its pages are free before the next step.
+        what is left; its pages are free before the next step.
         """
+        for request in requests:
+            self._check(request)
+        self._check_room(requests)
+        return self._batches(requests)
+
+    def _check(self, request: GenerationRequest) -> None:
         check_request(request, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
         if request.adapter is not None and request.adapter not in self._adapters:
             raise RequestRejected("unknown_adapter", f"no adapter {request.adapter} is loaded")
         if request.routing is not None and request.routing not in self._profiles:
             raise RequestRejected("unknown_routing", f"no routing profile {request.routing} is loaded")
-        self._check_room(request.request_id)
-        return self._events(request)
 
-    def _check_room(self, request_id: str) -> None:
+    def _check_room(self, requests: Sequence[GenerationRequest]) -> None:
         if self._closed:
             raise RequestRejected("engine_closed", "the engine is not running")
-        if request_id in self._inboxes:
-            raise RequestRejected("duplicate_request", f"request {request_id} is in flight already")
-        if len(self._inboxes) >= self.config.max_running + self.config.max_queued:
-            raise RequestRejected("queue_full", f"{len(self._inboxes)} requests are in flight already")
+        for request in requests:
+            if request.request_id in self._places:
+                raise RequestRejected(
+                    "duplicate_request", f"request {request.request_id} is in flight already"
+                )
+        if len(self._places) + len(requests) > self.config.max_running + self.config.max_queued:
+            raise RequestRejected("queue_full", f"{len(self._places)} requests are in flight already")
         self._check_line()
 
-    async def _events(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        self._check_room(request.request_id)  # again: iteration may begin much later than `generate`
-        self._post(Submit(request))
-        inbox = self._inboxes[request.request_id] = _Inbox(_beginning(request))
-        finished = False
+    async def _batches(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[EventBatch, None]:
+        self._check_room(requests)  # again: iteration may begin much later than `stream`
+        inbox = _Inbox()
+        mine: dict[str, _Place] = {}
         try:
-            while not finished:
-                event = await inbox.events.get()
-                finished = event.finish_reason is not None
-                yield event
+            for number, request in enumerate(requests):
+                self._post(Submit(request))
+                place = mine[request.request_id] = _Place(inbox, number, _beginning(request))
+                self._places[request.request_id] = place
+            ends = 0
+            while ends < len(requests):
+                batch = await inbox.take()
+                ends += sum(event.finish_reason is not None for _, event in batch)
+                yield batch
         finally:
-            del self._inboxes[request.request_id]
-            if not finished:
-                self._post(Cancel(request.request_id))
+            for request_id, place in mine.items():
+                if self._places.get(request_id) is place:
+                    del self._places[request_id]
+                    self._post(Cancel(request_id))
 
     async def _change(self, command: LoadAdapter | DropAdapter) -> None:
         if self._closed:
@@ -176,25 +219,35 @@ class EngineFront(ABC):
             self._end(report.reason)
 
     def _deliver(self, events: Iterable[TokenEvent]) -> None:
-        inboxes = self._inboxes
+        places = self._places
         for event in events:
-            inbox = inboxes.get(event.request_id)
-            if inbox is not None:
-                inbox.latest = event
-                inbox.events.put_nowait(event)
+            place = places.get(event.request_id)
+            if place is not None:
+                place.latest = event
+                place.inbox.put(place.number, event)
+                if event.finish_reason is not None:
+                    del places[event.request_id]
 
     def _end(self, reason: FinishReason) -> None:
         """The loop is gone: a last event for requests that it left unfinished or never took."""
         self._closed = True
-        for request_id, inbox in self._inboxes.items():
-            latest = inbox.latest
-            if latest.finish_reason is None:
-                counts = latest.prompt_tokens, latest.cached_tokens, latest.completion_tokens
-                inbox.events.put_nowait(TokenEvent(request_id, "", (), reason, *counts))
+        for request_id, place in self._places.items():
+            latest = place.latest
+            counts = latest.prompt_tokens, latest.cached_tokens, latest.completion_tokens
+            place.inbox.put(place.number, TokenEvent(request_id, "", (), reason, *counts))
+        self._places.clear()
         for answer in self._changes:
             if not answer.done():
                 answer.set_exception(RequestRejected("engine_closed", "the engine has ended"))
         self._ended.set()
+
+
+async def _one_by_one(batches: AsyncGenerator[EventBatch, None]) -> AsyncGenerator[TokenEvent, None]:
+    """The events of a single request."""
+    async with aclosing(batches):
+        async for batch in batches:
+            for _, event in batch:
+                yield event
 
 
 def _beginning(request: GenerationRequest) -> TokenEvent:

@@ -82,8 +82,8 @@ class RemoteEngine(EngineFront):
         log_fields: Mapping[str, str] | None = None,
         program: str = "inference.engine.process",
     ) -> RemoteEngine:
-        """Start the process and wait until its model is loaded; its log lines carry `log_fields`. `program` is
-        the module that it runs.
+        """Start the process, which runs the module `program`, and wait until its model is loaded; its log
+        lines carry `log_fields`.
 
         Raises `TokenizerError`, ValueError with what the engine says of its files, or `EngineDiedError`. Call
         it in the main thread: the child dies with the thread that started it.

@@ -105,6 +105,10 @@ class TokenEvent:
     problem: str | None = None
 
 
+EventBatch = list[tuple[int, TokenEvent]]
+"""Events of several requests of one caller, each with its request's number among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """A snapshot after the latest step. All but the first four and `max_running` count since the start.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from inference.engine.types import EngineStats
+from inference.worker.latencies import Latencies
 
 _FIRST_TOKEN_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30, 60)
 _BETWEEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1, 5)
@@ -27,18 +28,18 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.first_token_s = Histogram(
+        self.first_token_s = Latencies(
             "tokenworks_worker_first_token_seconds",
             "From the request's arrival to its first token",
-            buckets=_FIRST_TOKEN_BUCKETS_S,
-            registry=self.registry,
+            _FIRST_TOKEN_BUCKETS_S,
         )
-        self.between_tokens_s = Histogram(
+        self.between_tokens_s = Latencies(
             "tokenworks_worker_inter_token_seconds",
             "Between two token events of one request",
-            buckets=_BETWEEN_BUCKETS_S,
-            registry=self.registry,
+            _BETWEEN_BUCKETS_S,
         )
+        self.registry.register(self.first_token_s)
+        self.registry.register(self.between_tokens_s)
         self.tokens = Counter(
             "tokenworks_worker_tokens", "Tokens in journal entries", ["kind"], registry=self.registry
         )

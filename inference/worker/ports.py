@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
+from inference.engine.types import EngineStats, EventBatch, GenerationRequest
 
 
 class TokenizerPort(Protocol):
@@ -49,7 +49,7 @@ class TokenizerPort(Protocol):
 
 
 class EnginePort(Protocol):
-    """Continuous batching behind one async generator a request."""
+    """Continuous batching behind one async generator a call."""
 
     @property
     def tokenizer(self) -> TokenizerPort:
@@ -75,8 +75,10 @@ class EnginePort(Protocol):
     async def adapter_drop(self, name: str) -> None:
         """Take no more requests for ``name``. Raises RequestRejected."""
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        """Events until one has a finish reason; closing it cancels. Raises RequestRejected at once."""
+    def stream(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[EventBatch, None]:
+        """Events, each with its request's number, as many as have come, until every request's had a finish
+        reason; closing it cancels. Raises RequestRejected at once.
+        """
 
     def stats(self) -> EngineStats:
         """Figures after the latest step."""

@@ -34,6 +34,7 @@ class Answer:
         self._echo = echo
         self._echo_tokens = echo_tokens
         self._silent = silent
+        self._plain = self._is_plain()
         self._shown: list[Delta] = []
         self._scored: list[dict[str, Any]] = []
         self.embedding: tuple[float, ...] | None = None
@@ -41,10 +42,16 @@ class Answer:
 
     def take(self, event: TokenEvent) -> Piece:
         """What an event adds."""
+        if self._plain and event.finish_reason is None:
+            if not event.text:
+                return Piece(self.index)
+            self._shown.append(event.text)
+            return Piece(self.index, (event.text,))
         deltas: list[Delta] = []
         if self._echo:
             deltas.append(self._echo)
             self._echo = ""
+            self._plain = self._is_plain()
         text = "" if self._silent else event.text
         if self._reader is not None:
             deltas += self._reader.feed(text)
@@ -60,6 +67,10 @@ class Answer:
         if scored is not None:
             self._scored.append(scored)
         return Piece(self.index, tuple(deltas), scored, self.reason)
+
+    def _is_plain(self) -> bool:
+        """Whether an event in the middle adds its text and nothing else."""
+        return not (self._echo or self._silent or self._reader or self._logprobs)
 
     def content(self) -> str:
         """The text so far, without calls."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from inference.worker.protocol.tools.reader import Delta
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """``deltas`` in their order; ``reason`` (OpenAI's word for it) only with a choice's last piece."""
+class Piece(NamedTuple):
+    """``deltas`` in their order; ``reason`` (OpenAI's word for it) only with a choice's last piece. A tuple,
+    because one is made for every token.
+    """
 
     index: int
     deltas: tuple[Delta, ...] = ()

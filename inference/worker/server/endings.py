@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inference.worker.refusal import RefusalError, fault, overloaded
 from inference.worker.server.flight import Flight
+from inference.worker.templates import sentence
 
 
 def ending_refusal(flight: Flight) -> RefusalError:
@@ -14,7 +15,7 @@ def ending_refusal(flight: Flight) -> RefusalError:
         case "stuck":
             return _stuck(flight)
         case "refused":
-            return RefusalError(404, f"{flight.problem}.", code="not_found")
+            return RefusalError(404, f"{sentence(flight.problem or 'It is gone')}.", code="not_found")
         case "lost":
             return _stopped(flight, "The engine stopped before the answer was complete. Try again.")
         case "expired":

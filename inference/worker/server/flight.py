@@ -169,13 +169,11 @@ class Flight:
         now_s = time.perf_counter()
         each_s = (now_s - counts.latest_s) / tokens
         counts.latest_s = now_s
-        histogram = metrics.between_tokens_s
         if self.first_token_at_ms is None:
             self.first_token_at_ms = now_ms()
-            histogram = metrics.first_token_s
-        for _ in range(tokens):
-            histogram.observe(each_s)
-            histogram = metrics.between_tokens_s
+            metrics.first_token_s.observe(each_s)
+            tokens -= 1
+        metrics.between_tokens_s.observe(each_s, tokens)
 
     def _end(self, reason: EngineReason, problem: str | None) -> None:
         """One choice has ended."""

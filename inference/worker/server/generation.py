@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from inference.engine.types import GenerationRequest, RequestRejected
+from inference.engine.types import EventBatch, GenerationRequest, RequestRejected, TokenEvent
 from inference.messages import SignedEntry
 from inference.worker.logs import log_event
 from inference.worker.prompts import duplicate, rejection_refusal, work_prepare
@@ -23,11 +23,12 @@ from inference.worker.server.asgi import Receive, Scope, Send, body_read, header
 from inference.worker.server.callers import caller_of, request_id_of
 from inference.worker.server.endings import ending_refusal
 from inference.worker.server.flight import CLIENT_GONE, Flight
-from inference.worker.server.merging import Events, merged
 from inference.worker.server.record import flight_journal
 from inference.worker.server.scopes import background, current_task, keep_alive, registered, watching
 from inference.worker.server.writers import StreamWriter, WholeWriter, Writer
 from inference.worker.times import now_ms
+
+Events = AsyncGenerator[EventBatch, None]
 
 
 async def generation_serve(
@@ -45,41 +46,42 @@ async def generation_serve(
     service = runtime.serving()
     work = await work_prepare(call, request_id, service.engine, caller)
     flight = Flight(request_id, call, work.answers, received_at_ms, current_task())
-    streams = _admit(runtime, request_id, work.requests)
+    stream = _admit(runtime, request_id, work.requests)
     writer = _writer(send, flight, service.release_digest)
     with registered(runtime, flight), watching(receive, flight):
-        last = await _relay(flight, streams, writer, runtime)
+        last = await _relay(flight, stream, writer, runtime)
         signed = flight_journal(service, flight, runtime)
         if flight.cause != CLIENT_GONE:
             await _conclude(flight, writer, last, signed)
 
 
-def _admit(runtime: Runtime, request_id: str, requests: Sequence[GenerationRequest]) -> list[Events]:
+def _admit(runtime: Runtime, request_id: str, requests: Sequence[GenerationRequest]) -> Events:
     """Give the requests to the engine, unless the id was seen before or the worker stopped taking work."""
     service = runtime.serving()
     if request_id in runtime.in_flight or request_id in service.journal:
         raise duplicate()
     try:
-        return [service.engine.generate(request) for request in requests]
+        return service.engine.stream(requests)
     except RequestRejected as error:
         if error.code == "engine_closed":
             runtime.fail("The engine stopped.")
         raise rejection_refusal(error) from None
 
 
-async def _relay(flight: Flight, streams: Sequence[Events], writer: Writer, runtime: Runtime) -> Piece | None:
-    """Pass pieces on until the last one, which is returned; it leaves together with the receipt."""
+async def _relay(flight: Flight, stream: Events, writer: Writer, runtime: Runtime) -> list[Piece] | None:
+    """Pass pieces on until the last ones, which are returned; they leave together with the receipt. What has
+    come meanwhile goes in one write.
+    """
     try:
         with background(keep_alive(writer)) as keeper:
-            async with aclosing(merged(streams)) as events:
-                async for index, event in events:
+            async with aclosing(stream) as batches:
+                async for batch in batches:
                     keeper.cancel()
-                    flight.record(index, event, runtime.metrics)
-                    piece = flight.answers[index].take(event)
+                    pieces = [_take(flight, index, event, runtime) for index, event in batch]
                     if flight.complete or flight.failed:
                         flight.seal()
-                        return piece
-                    await writer.piece(piece)
+                        return pieces
+                    await writer.pieces(pieces)
         flight.seal("error")
     except asyncio.CancelledError:
         flight.seal("cancelled")
@@ -94,7 +96,14 @@ async def _relay(flight: Flight, streams: Sequence[Events], writer: Writer, runt
     return None
 
 
-async def _conclude(flight: Flight, writer: Writer, last: Piece | None, signed: SignedEntry | None) -> None:
+def _take(flight: Flight, index: int, event: TokenEvent, runtime: Runtime) -> Piece:
+    flight.record(index, event, runtime.metrics)
+    return flight.answers[index].take(event)
+
+
+async def _conclude(
+    flight: Flight, writer: Writer, last: list[Piece] | None, signed: SignedEntry | None
+) -> None:
     if signed is None:
         await writer.fail(fault("The worker could not record this request; it is not charged."), None)
     elif flight.failed or last is None:

@@ -32,11 +32,11 @@ class Writer(Protocol):
     async def keep_alive(self) -> None:
         """The request still waits for its first token."""
 
-    async def piece(self, piece: Piece) -> None:
-        """More of one choice."""
+    async def pieces(self, pieces: Sequence[Piece]) -> None:
+        """More of some choices."""
 
-    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
-        """The last piece of all, with the receipt."""
+    async def finish(self, pieces: Sequence[Piece], usage: Usage, signed: SignedEntry) -> None:
+        """The last pieces of all, with the receipt."""
 
     async def fail(self, refusal: RefusalError, signed: SignedEntry | None) -> None:
         """The answer ends here, with an error; there is a receipt if it was journalled."""
@@ -56,17 +56,14 @@ class StreamWriter:
     async def keep_alive(self) -> None:
         await self._write(KEEP_ALIVE)
 
-    async def piece(self, piece: Piece) -> None:
-        opening = self._opening(piece.index)
-        frames = self._frames.piece(piece)
-        if frames or opening or not self._status_sent:
-            await self._write(opening + frames)
+    async def pieces(self, pieces: Sequence[Piece]) -> None:
+        frames = self._all(pieces)
+        if frames or not self._status_sent:
+            await self._write(frames)
 
-    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
-        frames = [self._opening(piece.index), self._frames.piece(piece)]
-        if self._include_usage:
-            frames.append(self._frames.usage(usage))
-        await self._write(b"".join([*frames, receipt_frame(signed), DONE]), more=False)
+    async def finish(self, pieces: Sequence[Piece], usage: Usage, signed: SignedEntry) -> None:
+        counted = self._frames.usage(usage) if self._include_usage else b""
+        await self._write(self._all(pieces) + counted + receipt_frame(signed) + DONE, more=False)
 
     async def fail(self, refusal: RefusalError, signed: SignedEntry | None) -> None:
         if not self._status_sent:
@@ -75,11 +72,14 @@ class StreamWriter:
         receipt = b"" if signed is None else receipt_frame(signed)
         await self._write(error_frame(refusal.body()) + receipt + DONE, more=False)
 
-    def _opening(self, index: int) -> bytes:
-        if index in self._opened:
-            return b""
-        self._opened.add(index)
-        return self._frames.first(index)
+    def _all(self, pieces: Sequence[Piece]) -> bytes:
+        frames = []
+        for piece in pieces:
+            if piece.index not in self._opened:
+                self._opened.add(piece.index)
+                frames.append(self._frames.first(piece.index))
+            frames.append(self._frames.piece(piece))
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         if not self._status_sent:
@@ -101,11 +101,11 @@ class WholeWriter:
     async def keep_alive(self) -> None:
         """Nothing can be said before the status is known."""
 
-    async def piece(self, piece: Piece) -> None:
-        """The answers hold it."""
+    async def pieces(self, pieces: Sequence[Piece]) -> None:
+        """The answers hold them."""
 
-    async def finish(self, piece: Piece, usage: Usage, signed: SignedEntry) -> None:
-        del piece  # the answers hold it
+    async def finish(self, pieces: Sequence[Piece], usage: Usage, signed: SignedEntry) -> None:
+        del pieces  # the answers hold them
         body = self._body(self._heading, self._answers, usage)
         request_id = (HEADER_REQUEST_ID.encode(), self._heading.request_id.encode())
         await respond(self._send, 200, body, [JSON, request_id, *_receipt_headers(signed)])

@@ -185,7 +185,7 @@ async def test_the_loop_survives_a_failure_outside_the_model(
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "record", lambda *_: 1 / 0)
         events = await collect(engine, request("unlucky"))
-        assert [event.finish_reason for event in events] == ["error"]
+        assert [event.finish_reason for event in events] == ["lost"]
     events = await collect(engine, request("lucky"))
     assert events[-1].finish_reason == "length"
     assert (await idle(engine)).pages_free == 64
@@ -198,7 +198,7 @@ async def test_nobody_waits_for_a_thread_that_died(
     await anext(stream)
     monkeypatch.setattr(engine._engine, "submit", lambda _: 1 / 0)
     events = await collect(engine, request("unlucky"))
-    assert [event.finish_reason for event in events] == ["error"]
+    assert [event.finish_reason for event in events] == ["lost"]
     assert [event.finish_reason async for event in stream][-1] == "error"
     with pytest.raises(RequestRejected) as caught:
         engine.generate(request("late"))

@@ -169,9 +169,9 @@ def test_being_put_back_changes_nothing(
     alone = {one.request_id: table.serve([one])[one.request_id] for one in requests}
     if speculate:
         table.guess([[*one.prompt_token_ids, *tokens(alone[one.request_id])] for one in requests])
-    engine = table.engine(clock=even_clock(), speculate=speculate, page_size=3, pages=70)
+    engine = table.engine(clock=even_clock(), speculate=speculate, page_size=3, pages=50)
     found = serve(engine, requests)
-    assert engine.stats().preemptions > 5
+    assert engine.stats().preemptions > 2
     for name, events in found.items():
         assert tokens(events) == tokens(alone[name])
         assert text(events) == text(alone[name])

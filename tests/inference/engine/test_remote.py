@@ -181,7 +181,7 @@ async def test_an_engine_ends_when_its_front_talks_nonsense(tiny_dir: Path) -> N
     while (message := front.hear()) is not None:
         last = message
     assert isinstance(last, Ended)
-    assert last.reason == "error"
+    assert last.reason == "lost"
     status, log = front.end()
     assert status == os.EX_SOFTWARE
     assert b"ProtocolError" in log

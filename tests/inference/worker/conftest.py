@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from inference.engine import (
     RequestRejected,
     TokenEvent,
 )
-from inference.engine.types import TokenLogprob
+from inference.engine.types import EventBatch, TokenLogprob
 from inference.messages import (
     Enrolment,
     EnrolRequest,
@@ -111,6 +111,9 @@ class ScriptedEngine:
             max_running=4,
         )
 
+    def stream(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[EventBatch, None]:
+        return merged([self.generate(request) for request in requests])
+
     def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         if self.rejection is not None:
             raise self.rejection
@@ -160,6 +163,39 @@ class ScriptedEngine:
             logprobs=scored,
             prompt_logprobs=prompt_scored,
         )
+
+
+async def merged(
+    streams: Sequence[AsyncGenerator[TokenEvent, None]],
+) -> AsyncGenerator[EventBatch, None]:
+    """Events of several generations, one at a time, as they come. Raises what one of them raises."""
+    arrived: asyncio.Queue[tuple[int, TokenEvent | Exception | None]] = asyncio.Queue()
+
+    async def pump(number: int) -> None:
+        last: Exception | None = None
+        try:
+            async with aclosing(streams[number]) as events:
+                async for event in events:
+                    arrived.put_nowait((number, event))
+        except Exception as error:
+            last = error
+        arrived.put_nowait((number, last))
+
+    tasks = [asyncio.create_task(pump(number)) for number in range(len(streams))]
+    try:
+        left = len(tasks)
+        while left:
+            number, found = await arrived.get()
+            if isinstance(found, Exception):
+                raise found
+            if found is None:
+                left -= 1
+            else:
+                yield [(number, found)]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(condition: Callable[[], object]) -> None:
