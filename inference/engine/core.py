@@ -124,7 +124,8 @@ class Engine:
         return events
 
     def close(self) -> None:
-        """No more steps: end the threads that grammars are compiled on."""
+        """No more steps: end the threads that grammars are compiled on, and the runner's processes."""
+        self._runner.close()
         if self._grammars is not None:
             self._grammars.close()
 

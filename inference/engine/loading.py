@@ -17,6 +17,8 @@ from inference.engine.types import EngineConfig
 from inference.models.deepseek import DeepseekModel
 from inference.models.interface import Architecture, CausalModel
 from inference.models.loader import load_model
+from inference.parallel.group import Group
+from inference.parallel.runner import ParallelRunner
 from inference.tokenizer import Tokenizer
 
 
@@ -34,21 +36,37 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError` or
     `ProfileError`.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads_a_rank)
     tokenizer = Tokenizer.from_dir(model_dir)
-    cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
-    model = load_model(model_dir, weights=config.weights, mtp=config.speculate, cache_dir=cache_dir)
-    changes = _changes(model, config)
+    model, runner = _shared(model_dir, config) if config.ranks > 1 else _whole(model_dir, config)
     engine = Engine(
         config=config,
-        runner=Runner(model, config, changes=changes),
-        changes=changes,
+        runner=runner,
+        changes=runner.changes,
         eos_ids=tokenizer.eos_ids,
         token_bytes=tokenizer.token_bytes,
         grammars=GrammarFactory(tokenizer),
     )
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     return LoadedEngine(engine, tokenizer, model.config, max_model_len)
+
+
+def _whole(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]:
+    cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
+    model = load_model(model_dir, weights=config.weights, mtp=config.speculate, cache_dir=cache_dir)
+    return model, Runner(model, config, changes=_changes(model, config))
+
+
+def _shared(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]:
+    """This process's part of the model, the other processes following."""
+    group = Group(model_dir, config)
+    model, ranks = group.part.load(0)
+
+    def end() -> None:
+        group.close()
+        ranks.leave()
+
+    return model, ParallelRunner(model, config, ranks, on_end=end)
 
 
 def _changes(model: CausalModel, config: EngineConfig) -> Changes:

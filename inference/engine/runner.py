@@ -74,6 +74,9 @@ class Runner:
         self.seconds.draft += clock() - chosen
         return [results.get(row.sequence.arrival, _NOTHING) for row in step.rows]
 
+    def close(self) -> None:
+        """No more steps; nothing is held here that must be given back."""
+
     @torch.inference_mode()
     def scrub(self, pages: Iterable[int]) -> None:
         """Zero pages that may hold NaN: a masked weight is 0, and 0 × NaN would reach the next holder."""

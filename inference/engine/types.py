@@ -162,6 +162,10 @@ class EngineConfig:
     `adapter_rank_max`; `routing_profiles` are the files of fixed-routing profiles. With `paced` tokens come
     on a beat (see `pace.py`), a bit later on average and at even intervals. Packed weights are kept in the
     folder `cache_dir` and mapped from there.
+
+    With `ranks` above 1 so many processes run the model together (see `inference.parallel`), each on its
+    share of the `threads`; `expert_layout` says whether a rank has all of some experts or channels of all.
+    Adapters and profiles need the whole model in one.
     """
 
     page_size: int = 16
@@ -178,9 +182,16 @@ class EngineConfig:
     routing_profiles: tuple[str, ...] = ()
     paced: bool = False
     cache_dir: str | None = None
+    ranks: int = 1
+    expert_layout: Literal["whole", "cut"] = "whole"
+
+    @property
+    def threads_a_rank(self) -> int:
+        """How many threads each of the processes that run the model computes with."""
+        return max(1, self.threads // self.ranks)
 
     def __post_init__(self) -> None:
-        for name in ("page_size", "pages", "max_running", "step_token_budget", "threads"):
+        for name in ("page_size", "pages", "max_running", "step_token_budget", "threads", "ranks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if self.max_queued < 0:
@@ -194,6 +205,8 @@ class EngineConfig:
             raise ValueError(f"aging_s: expected a number of at least 0, found {self.aging_s}")
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}; found {self.weights!r}")
+        if self.ranks > 1 and (self.adapters_max or self.routing_profiles):
+            raise ValueError(f"ranks = {self.ranks}: adapters and routing profiles need ranks = 1")
 
 
 class RequestRejected(ValueError):  # noqa: N818 -- an answer to the caller, not a fault

@@ -26,12 +26,17 @@ def build(
     config: ModelConfig, checkpoint: Checkpoint, packing: Packing, store: PackedStore, mtp: bool
 ) -> DeepseekModel:
     """The model, with its first prediction module when `mtp` is wanted and there is one."""
-    loader = _Loader(config, checkpoint, packing, store)
+    loader = DeepseekLoader(config, checkpoint, packing, store)
     return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
-class _Loader(WeightReader):
-    """Reads the tensors of one checkpoint layer by layer."""
+class DeepseekLoader(WeightReader):
+    """Reads the tensors of one checkpoint layer by layer.
+
+    To hold only a part of each layer, give it the sizes of that part as `config` and a checkpoint that reads
+    it, and override `_layer` (a whole decoder layer by its number) and `_expert_modules` (which modules make
+    up a layer's stack of experts), as `inference.parallel.loading` does.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from inference.models.config import ModelConfig
 from inference.models.config_file import read_config
 from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
-from inference.models.deepseek_build import _Loader
+from inference.models.deepseek_build import DeepseekLoader
 from inference.models.digest import checkpoint_digest
 from inference.models.fields import Fields
 from inference.models.fp8 import Fp8Blocks
@@ -52,7 +52,7 @@ def load_part(
         return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
-class _PartLoader(_Loader):
+class _PartLoader(DeepseekLoader):
     """Builds layers of the local sizes whose results are summed."""
 
     def __init__(self, plan: ShardPlan, checkpoint: Checkpoint, packing: Packing, store: PackedStore) -> None:

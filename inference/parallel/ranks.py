@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,10 @@ import torch.distributed as dist
 
 _PATIENCE = timedelta(minutes=5)  # a rank that takes longer over one layer has failed
 _IDLE = timedelta(days=365)  # between two steps of an idle engine; a dead leader is noticed by its sockets
+
+
+class GroupLostError(Exception):
+    """Another rank is gone, or takes longer than any could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +58,33 @@ class Ranks:
         return range(self.rank * part, (self.rank + 1) * part)
 
     def sum_(self, x: torch.Tensor) -> torch.Tensor:
-        """In place: the sum of all ranks' `x`, to the last bit the same everywhere."""
+        """In place: the sum of all ranks' `x`, to the last bit the same everywhere. Raises GroupLostError."""
         if self.size > 1:
-            dist.all_reduce(x)
+            with _talking():
+                dist.all_reduce(x)
         return x
 
     def send(self, message: torch.Tensor) -> None:
-        """From the leader to all others: a message of bytes."""
+        """From the leader to all others: a message of bytes. Raises GroupLostError."""
         if self.size > 1:
-            dist.broadcast(torch.tensor([len(message)]), 0, group=self.orders)
-            dist.broadcast(message, 0, group=self.orders)
+            with _talking():
+                dist.broadcast(torch.tensor([len(message)]), 0, group=self.orders)
+                dist.broadcast(message, 0, group=self.orders)
 
     def receive(self) -> torch.Tensor:
-        """The leader's next message. Raises `RuntimeError` when the leader is gone."""
-        length = torch.empty(1, dtype=torch.int64)
-        dist.broadcast(length, 0, group=self.orders)
-        message = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(message, 0, group=self.orders)
-        return message
+        """The leader's next message. Raises GroupLostError when the leader is gone."""
+        with _talking():
+            length = torch.empty(1, dtype=torch.int64)
+            dist.broadcast(length, 0, group=self.orders)
+            message = torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(message, 0, group=self.orders)
+            return message
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """What torch raises while ranks talk is the group's end: no later order could be trusted."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GroupLostError(str(error)) from error

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 from inference.engine.runner import Runner
+from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig
 from inference.layers.batch import FlatBatch
 from inference.models.interface import Architecture, CausalModel, DraftModule, Forward
 from inference.parallel.codec import Codec
-from inference.parallel.ranks import Ranks
+from inference.parallel.group import group_lost
+from inference.parallel.ranks import GroupLostError, Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -100,11 +102,29 @@ class _LeadingDraft:
 
 
 class ParallelRunner(Runner):
-    """The runner of rank 0: scheduling and choice of tokens are as ever, the model runs on all ranks."""
+    """The runner of rank 0: scheduling and choice of tokens are as ever, the model runs on all ranks.
+    `on_end` is called once the others were told to end.
+    """
 
-    def __init__(self, model: CausalModel, config: EngineConfig, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: CausalModel,
+        config: EngineConfig,
+        ranks: Ranks,
+        *,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ranks = ranks
+        self._on_end = on_end
         super().__init__(LeadingModel(model, ranks), config)
+
+    def run(self, step: Step) -> list[RowResult]:
+        """As the runner of a whole model; a lost group ends this process, see `group_lost`."""
+        try:
+            return super().run(step)
+        except GroupLostError as error:
+            group_lost(str(error))
+            raise
 
     def scrub(self, pages: Iterable[int]) -> None:
         """Zero pages on all ranks."""
@@ -115,6 +135,7 @@ class ParallelRunner(Runner):
     def close(self) -> None:
         """Let the other ranks end."""
         self._ranks.send(_CODEC.encode(Stop()))
+        self._on_end()
 
 
 def _plain(batch: FlatBatch) -> FlatBatch:
@@ -126,7 +147,7 @@ def _plain(batch: FlatBatch) -> FlatBatch:
 
 @torch.inference_mode()
 def follow(model: CausalModel, ranks: Ranks) -> None:
-    """Do what the leader orders until it stops. Raises `RuntimeError` when it is gone.
+    """Do what the leader orders until it stops. Raises GroupLostError when it is gone.
 
     An order that fails here fails on the leader too, who then runs its rows alone: it is logged and let go.
     """
@@ -140,6 +161,8 @@ def follow(model: CausalModel, ranks: Ranks) -> None:
             continue
         try:
             _obey(order, model, cache)
+        except GroupLostError:
+            raise
         except Exception:
             _log.exception("rank %d: %s failed", ranks.rank, type(order).__name__)
 

@@ -61,6 +61,8 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             routing_profiles=tuple(map(str, parsed.routing_profile)),
             cache_dir=str(parsed.cache_dir or parsed.state_dir / "packed"),
             max_queued=parsed.max_queued,
+            ranks=parsed.tensor_parallel,
+            expert_layout=parsed.experts,
         )
     except ValueError as error:
         _parser().error(str(error))
@@ -131,6 +133,19 @@ def _parser() -> argparse.ArgumentParser:
         default=threads_default(cores_available()),
         metavar="N",
         help="the engine's; by default all cores, but one for HTTP where there are more than two",
+    )
+    sizes.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine that run the model together, each with a part of heads and experts",
+    )
+    sizes.add_argument(
+        "--experts",
+        choices=("whole", "cut"),
+        default="whole",
+        help="with --tensor-parallel: all of some experts in each process, or channels of all",
     )
     sizes.add_argument("--adapters-max", type=int, default=8, metavar="N", help="loaded at once")
     sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)
