@@ -1,7 +1,13 @@
 """What this machine could do at best: bytes a step must read, multiplications it must make, and how fast.
 
 A step can not be faster than reading once what it needs, nor than making its multiplications; the limit is
-the larger of the two times.
+the larger of the two times. Products with weights run at the rate of the weights' format, those of attention
+with what is cached at that of floats. Nothing else is counted: no norms, no softmax, no sampling.
+
+Decoding may attend in two ways, and the faster one is the limit. Over latents (what is cached is small: one
+latent and one rotated key for all heads; each head multiplies by the whole latent, for scores and for values)
+or over every head's own keys and values (16 times the bytes for checkpoint M, a third of the products). Both
+pass queries and values, or the new token's latent, through `kv_b_proj` once per token.
 """
 
 from __future__ import annotations
@@ -31,28 +37,41 @@ _PEAK_ROUNDS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Rates measured in this run, best of several: bytes read per second, operations per second (a
-    multiplication and its addition are two) with weights of the format.
+    """Rates measured in this run on all threads, best of several: bytes read per second, operations per
+    second (a multiplication and its addition are two) with weights of the format, and of floats.
     """
 
     weights: WeightFormat
     read_bytes: float
     operations: float
+    float_operations: float
 
     def decode_limit(self, config: ModelConfig, *, batch: int, context: int) -> float:
         """Tokens per second of a step in which `batch` sequences of `context` tokens decode."""
-        reading = step_bytes(config, batch=batch, context=context, weights=self.weights) / self.read_bytes
-        working = batch * flops_per_token(config, context=context, head=True) / self.operations
-        return batch / max(reading, working)
+        weights = weight_operations(config, head=True) / self.operations
+        width = _FP32_BYTES if self.weights == "float32" else 2
+        seconds = []
+        for numbers, pairs in _ways_to_attend(config):
+            cached = config.num_hidden_layers * batch * context * numbers * width
+            reading = (
+                step_weight_bytes(config, batch=batch, weights=self.weights) + cached
+            ) / self.read_bytes
+            attending = 2 * config.num_hidden_layers * context * pairs / self.float_operations
+            seconds.append(max(reading, batch * (weights + attending)))
+        return batch / min(seconds)
 
     def prefill_limit(self, config: ModelConfig, *, length: int) -> float:
-        """Tokens per second of reading a prompt of `length` tokens, whose last one only meets the head."""
-        return self.operations / flops_per_token(config, context=length / 2, head=False)
+        """Tokens per second of reading a prompt of `length` tokens, whose last one only meets the head. Heads
+        have their own keys and values, and a token sees half of the prompt on average.
+        """
+        pairs = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+        attending = 2 * config.num_hidden_layers * (length / 2) * pairs / self.float_operations
+        return 1 / (weight_operations(config, head=False) / self.operations + attending)
 
 
 def machine_measure(weights: WeightFormat, *, size: float) -> Machine:
     """The rates with weights of a format; `size` bytes is what a step reads."""
-    return Machine(weights, read_bandwidth(size), arithmetic(weights))
+    return Machine(weights, read_bandwidth(size), arithmetic(weights), arithmetic("float32"))
 
 
 def decode_limit(config: ModelConfig, *, batch: int, context: int) -> float:
@@ -72,28 +91,42 @@ def step_bytes(config: ModelConfig, *, batch: int, context: int, weights: Weight
     Routed experts count as many as `batch` tokens choose on average when all are equally popular. The
     embedding is a look-up of a few rows, the router is kept in fp32, latents in bf16 unless all is fp32.
     """
+    cached = batch * context * cache_bytes_per_token(config, weights=weights)
+    return step_weight_bytes(config, batch=batch, weights=weights) + cached
+
+
+def step_weight_bytes(config: ModelConfig, *, batch: int, weights: WeightFormat) -> float:
+    """The weights' part of `step_bytes`."""
     share = 1 - (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
     total = 0.0
     for name, count in _weights(config).items():
         width = _FP32_BYTES if name.endswith("mlp.gate.weight") else _WEIGHT_BYTES[weights]
         total += count * width * (share if ".experts." in name else 1.0)
-    latent = config.kv_lora_rank + config.qk_rope_head_dim
+    return total
+
+
+def cache_bytes_per_token(config: ModelConfig, *, weights: WeightFormat) -> float:
+    """The formula: latent and rotated key of every layer, in bf16 unless all is fp32."""
     width = _FP32_BYTES if weights == "float32" else 2
-    return total + batch * context * config.num_hidden_layers * latent * width
+    return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * width
 
 
 def flops_per_token(config: ModelConfig, *, context: float, head: bool) -> float:
     """Multiplications and additions per token: active weights, and attention over `context` tokens in the
     expanded form. `head`: whether each token also meets the output head.
     """
+    pairs = context * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+    return weight_operations(config, head=head) + 2 * config.num_hidden_layers * pairs
+
+
+def weight_operations(config: ModelConfig, *, head: bool) -> float:
+    """Multiplications and additions of a token with its active weights. `head`: with the output head, too."""
     active = config.num_experts_per_tok / config.n_routed_experts
-    weights = sum(
+    return 2 * sum(
         size * (active if ".experts." in name else 1.0)
         for name, size in _weights(config).items()
         if head or not name.startswith("lm_head")
     )
-    pairs = context * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
-    return 2 * (weights + config.num_hidden_layers * pairs)
 
 
 def read_bandwidth(size: float) -> float:
@@ -120,6 +153,16 @@ def matmul_speed(width: int = 1024) -> float:
     """Operations per second of a square fp32 product."""
     a, b = torch.randn(width, width), torch.randn(width, width)
     return 2 * width**3 / _best_s(lambda: a @ b)
+
+
+def _ways_to_attend(config: ModelConfig) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Numbers cached per token and layer, and products of a new token with each cached one: over latents, and
+    over the heads' own keys and values.
+    """
+    heads, rotary = config.num_attention_heads, config.qk_rope_head_dim
+    latents = config.kv_lora_rank + rotary, heads * (2 * config.kv_lora_rank + rotary)
+    own = heads * (config.qk_head_dim + config.v_head_dim)
+    return latents, (own, own)
 
 
 def _weights(config: ModelConfig) -> dict[str, int]:

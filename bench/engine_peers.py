@@ -2,11 +2,15 @@
 
 `python -m bench.engine_peers [--model S|M|DIR …] [--peers build/peers] [--threads N] [--rounds N]`
 
-Every side runs in a process of its own, loaded once; in each round each work is done by all sides in turn,
-and medians count. The limit is what this machine could do at best, measured in the same run: the larger of
-the time to read once what a step must read and the time of its multiplications at the best rate seen. A peer
-that is not there (`python -m bench.peers setup`) is left out, which is said. Beside `engine_peers.json`, the
-folder `build/bench` gets every sample of each checkpoint.
+Every side runs in a process of its own. Peers come in groups that memory can hold: llama.cpp, vLLM, and the
+fastest forms of transformers, one each; our engine is there all the time. In each round each work is done by
+ours and one group in turn, medians count, and ratios are of medians in the same group. Our weights are packed
+beforehand by a process that ends then, as by a worker's first start.
+
+The limit is what this machine could do at best, measured in the same run: see `engine_limits`. A peer that is
+not there (`python -m bench.peers setup`) is left out, and one that would take longer than `--limit` seconds
+for a work does less of it; both are said. Beside `engine_peers.json`, the folder `build/bench` gets every
+sample of each checkpoint.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from pathlib import Path
 
 import torch
 
-from bench.engine_sides import Runner, our_sides, peer_sides
-from bench.engine_table import Measured, model_rows, print_absent
+from bench.engine_groups import groups_measure
+from bench.engine_sides import our_sides
+from bench.engine_table import Measured, model_rows, print_notes
 from bench.peers.work import Work
 from bench.report import Row, report
 from inference.models.random_checkpoint import random_checkpoint_write
@@ -48,13 +53,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of which the median counts")
     parser.add_argument("--prompt", type=int, default=128, help="tokens before the clock starts")
     parser.add_argument(
-        "--new", type=int, default=128, help="tokens per sequence, a quarter of it at batch 32"
+        "--new", type=int, default=128, help="tokens per sequence, half of it at batch 8, a quarter at 32"
     )
     parser.add_argument("--batch", type=int, action="append", help="batch sizes (default: 1, 8 and 32)")
     parser.add_argument("--long", type=int, default=LONG_PROMPT, help="tokens of the long prompt")
     parser.add_argument("--weights", action="append", help="our formats (default: int8 and bfloat16)")
     parser.add_argument("--vllm", default="bfloat16/compiled", help="dtype/mode of vLLM, or 'none'")
     parser.add_argument("--hf", action="append", help="dtype/experts of transformers, or 'none'")
+    parser.add_argument(
+        "--limit", type=float, default=30.0, help="seconds of a work that vLLM or transformers may take"
+    )
     return parser.parse_args(arguments)
 
 
@@ -62,7 +70,7 @@ def works_of(options: argparse.Namespace) -> list[Work]:
     """The works, in the order of the table. Large batches get fewer new tokens around the same context."""
     works = []
     for batch in options.batch or BATCHES:
-        new = max(options.new // 4, 1) if batch > 8 else options.new
+        new = max(options.new // (1 if batch < 8 else 2 if batch < 32 else 4), 1)
         works.append(Work("decode", batch, options.prompt + (options.new - new) // 2, new))
     return [*works, Work("prefill", 1, options.long, 1)]
 
@@ -81,24 +89,15 @@ def checkpoint_at(name: str) -> Path:
 
 def _bench(model: Path, options: argparse.Namespace) -> list[Row]:
     """Rows of one checkpoint."""
-    works = works_of(options)
+    works, absent = works_of(options), dict[str, str]()
+    print(f"{model.name}: packing our weights", flush=True)
     with ExitStack() as stack:
-        ours, theirs, absent = {}, {}, {}
-        for name, start in our_sides(model, options).items():
-            ours[name] = start(stack)
-        for name, start in peer_sides(model, options).items():
-            try:
-                theirs[name] = start(stack)
-            except RuntimeError as error:
-                absent[name] = str(error)
-        runner = Runner(ours | theirs)
-        runner.warm_up(works)
-        for number in range(options.rounds):
-            print(f"{model.name}: round {number + 1} of {options.rounds}", flush=True)
-            runner.round(works)
-        print_absent(absent | runner.failed)
-        measured = Measured(model, works, tuple(ours), tuple(theirs), runner)
-        return model_rows(measured)
+        sides = our_sides(model, options)
+        ours = {name: start(stack) for name, (_, start) in sides.items()}
+        groups = groups_measure(model, ours, works, options, absent)
+    measured = Measured(model, works, {name: packed for name, (packed, _) in sides.items()}, groups)
+    print_notes(measured, absent)
+    return model_rows(measured)
 
 
 if __name__ == "__main__":

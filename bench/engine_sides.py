@@ -1,140 +1,126 @@
-"""The sides of the engine bench: how each is started, and how rounds go through them in turn."""
+"""The sides of the engine bench, and how each is started."""
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
+from bench.engine_rounds import Timed
 from bench.peers.llama import GgufFormat, LlamaFolder, LlamaSide, convert
+from bench.peers.pack import Packed, packed_anew
 from bench.peers.process import ProcessSide, SideError
 from bench.peers.vllm import VllmFolder, vllm_side
-from bench.peers.work import Work
 
 LOGS = Path("build/bench/logs")
+PACKED = Path("build/bench/packed")
 OUR_WEIGHTS = ("int8", "bfloat16")
 HF_FORMS = ("float32/grouped_mm", "float32/batched_mm", "float32/eager", "bfloat16/grouped_mm")
-# transformers needs up to seconds for a step: as many steps as tell its rate
-_HF_NEW = 8
-# A first, short try this many times slower than another of the same group is not repeated.
-_HOPELESS = 4.0
-
-
-class Timed(Protocol):
-    """A side as the runner sees it."""
-
-    @property
-    def peak_bytes(self) -> int: ...
-
-    def rate(self, work: Work) -> float: ...
-
+# A work may take so many times longer than foretold before its side is given up.
+_PATIENCE = 6.0
 
 Start = Callable[[ExitStack], Timed]
 
 
-def our_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
-    """Our engine once per format of weights."""
-    return {
-        f"ours {weights}": partial(_ours, model, weights, options.threads)
-        for weights in options.weights or OUR_WEIGHTS
-    }
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a side besides its rates: peak memory, and seconds of loading and of the whole start
+    where it is a process that stays.
+    """
+
+    peak_bytes: int
+    load_s: float | None = None
+    start_s: float | None = None
+    more: Mapping[str, float] | None = None
 
 
-def peer_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
-    """Every peer in every form asked for, whether it is there or not."""
-    threads: int = options.threads
-    peers: Path = options.peers.resolve()
-    sides: dict[str, Start] = {
-        f"llama.cpp {kind}": partial(_llama, LlamaFolder(peers), model, kind, threads)
-        for kind in get_args(GgufFormat)
-    }
-    if options.vllm != "none":
-        sides[f"vLLM {options.vllm}"] = partial(_vllm, VllmFolder(peers), model, options.vllm, threads)
-    for form in options.hf or HF_FORMS:
-        if form != "none":
-            sides[f"transformers {form}"] = partial(_hf, model, form, threads)
+def our_sides(model: Path, options: argparse.Namespace) -> dict[str, tuple[Packed, Start]]:
+    """Our engine once per format of weights, which are packed now."""
+    sides: dict[str, tuple[Packed, Start]] = {}
+    for weights in options.weights or OUR_WEIGHTS:
+        folder = PACKED.resolve() / f"{model.name}-{weights}"
+        packed = packed_anew(model, weights, folder, log=LOGS / f"pack-{model.name}-{weights}.log")
+        sides[f"ours {weights}"] = packed, partial(_ours, model, weights, options, folder)
     return sides
 
 
-class Runner:
-    """Times sides in turn and keeps every sample: `samples[side, work]`."""
-
-    def __init__(self, sides: Mapping[str, Timed]) -> None:
-        self.sides = dict(sides)
-        self.samples: dict[tuple[str, Work], list[float]] = {}
-        self.failed: dict[str, str] = {}
-
-    def warm_up(self, works: Iterable[Work]) -> None:
-        """A short work of each kind; transformers' hopeless forms are dropped."""
-        short = [Work(work.kind, work.batch, 16, 2) for work in works if work.batch == 1]
-        rates = {name: [self._rate(name, work) for work in short] for name in list(self.sides)}
-        family = {name: values for name, values in rates.items() if name.startswith("transformers ")}
-        best = [max(column) for column in zip(*family.values(), strict=True)] if family else []
-        for name, values in family.items():
-            if all(value * _HOPELESS < top for value, top in zip(values, best, strict=True)):
-                self.failed.setdefault(name, f"more than {_HOPELESS:g} times slower than another form")
-
-    def round(self, works: Iterable[Work]) -> None:
-        """Each work once by each side."""
-        for work in works:
-            for name in self.sides:
-                if name in self.failed:
-                    continue
-                began = time.perf_counter()
-                rate = self._rate(name, _short_for(name, work))
-                if rate:
-                    self.samples.setdefault((name, work), []).append(rate)
-                seconds = time.perf_counter() - began
-                print(f"  {work.name:22} {name:28} {rate:9.1f} tok/s in {seconds:.1f} s", flush=True)
-
-    def median(self, name: str, work: Work) -> float | None:
-        samples = self.samples.get((name, work))
-        return statistics.median(samples) if samples else None
-
-    def _rate(self, name: str, work: Work) -> float:
-        if name in self.failed:
-            return 0.0
-        try:
-            return self.sides[name].rate(work)
-        except SideError as error:
-            self.failed[name] = str(error)
-            return 0.0
+def llama_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
+    """llama.cpp with 8-bit and with 16-bit weights. They hold memory only while they work."""
+    peers = LlamaFolder(options.peers.resolve())
+    return {
+        f"llama.cpp {kind}": partial(_llama, peers, model, kind, options) for kind in get_args(GgufFormat)
+    }
 
 
-def _short_for(name: str, work: Work) -> Work:
-    """The same work with fewer new tokens around the same context, for sides that are slow."""
-    if not name.startswith("transformers ") or work.kind == "prefill" or work.new <= _HF_NEW:
-        return work
-    return Work(work.kind, work.batch, work.prompt + (work.new - _HF_NEW) // 2, _HF_NEW)
+def vllm_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
+    """vLLM in the form asked for."""
+    if options.vllm == "none":
+        return {}
+    peers = VllmFolder(options.peers.resolve())
+    return {f"vLLM {options.vllm}": partial(_vllm, peers, model, options)}
 
 
-def _ours(model: Path, weights: str, threads: int, stack: ExitStack) -> Timed:
-    arguments = [str(model), weights, str(threads)]
+def hf_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
+    """transformers in all forms asked for."""
+    forms = [form for form in options.hf or HF_FORMS if form != "none"]
+    return {f"transformers {form}": partial(_hf, model, form, options) for form in forms}
+
+
+def facts_of(side: Timed) -> Facts:
+    """To be asked while the side is still there."""
+    if isinstance(side, ProcessSide):
+        return Facts(side.peak_bytes, side.load_s, side.start_s, side.facts)
+    return Facts(side.peak_bytes)
+
+
+def _ours(model: Path, weights: str, options: argparse.Namespace, folder: Path, stack: ExitStack) -> Timed:
+    arguments = [str(model), weights, str(options.threads), str(folder)]
     log = LOGS / f"ours-{model.name}-{weights}.log"
-    return stack.enter_context(ProcessSide("bench.peers.ours", arguments, log=log, threads=threads))
+    return stack.enter_context(ProcessSide("bench.peers.ours", arguments, log=log, threads=options.threads))
 
 
-def _llama(peers: LlamaFolder, model: Path, kind: GgufFormat, threads: int, stack: ExitStack) -> Timed:
+def _llama(
+    peers: LlamaFolder, model: Path, kind: GgufFormat, options: argparse.Namespace, stack: ExitStack
+) -> Timed:
     if not peers.ready:
         raise SideError("not built (python -m bench.peers setup)")
-    return stack.enter_context(closing(LlamaSide(peers, convert(peers, model, kind), threads=threads)))
+    return stack.enter_context(
+        closing(LlamaSide(peers, convert(peers, model, kind), threads=options.threads))
+    )
 
 
-def _vllm(peers: VllmFolder, model: Path, form: str, threads: int, stack: ExitStack) -> Timed:
+def _vllm(peers: VllmFolder, model: Path, options: argparse.Namespace, stack: ExitStack) -> Timed:
     if not peers.ready:
         raise SideError("not installed (python -m bench.peers setup)")
-    dtype, mode = form.split("/")
+    dtype, mode = options.vllm.split("/")
     log = LOGS / f"vllm-{model.name}-{dtype}-{mode}.log"
-    return stack.enter_context(vllm_side(peers, model, dtype=dtype, mode=mode, threads=threads, log=log))
+    return stack.enter_context(
+        vllm_side(
+            peers,
+            model,
+            dtype=dtype,
+            mode=mode,
+            threads=options.threads,
+            log=log,
+            limit_s=_PATIENCE * options.limit,
+        )
+    )
 
 
-def _hf(model: Path, form: str, threads: int, stack: ExitStack) -> Timed:
+def _hf(model: Path, form: str, options: argparse.Namespace, stack: ExitStack) -> Timed:
     dtype, experts = form.split("/")
     log = LOGS / f"transformers-{model.name}-{dtype}-{experts}.log"
-    arguments = [str(model), dtype, experts, str(threads)]
-    return stack.enter_context(ProcessSide("bench.peers.hf", arguments, log=log, threads=threads))
+    arguments = [str(model), dtype, experts, str(options.threads)]
+    return stack.enter_context(
+        ProcessSide(
+            "bench.peers.hf",
+            arguments,
+            log=log,
+            threads=options.threads,
+            limit_s=_PATIENCE * options.limit,
+        )
+    )

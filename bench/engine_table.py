@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from bench.engine_limits import Machine, machine_measure, step_bytes
-from bench.engine_sides import Runner, Timed
-from bench.peers.process import ProcessSide
+from bench.engine_groups import Group
+from bench.engine_limits import Machine, cache_bytes_per_token, machine_measure, step_bytes
+from bench.engine_sides import Facts
+from bench.peers.pack import Packed
 from bench.peers.work import Work
 from bench.report import FOLDER, Row, compare
 from inference.models.config import ModelConfig
@@ -22,17 +23,18 @@ _RIVALS: Mapping[str, Sequence[str]] = {
     "bfloat16": ("llama.cpp bf16", "vLLM "),
     "float32": ("transformers ",),
 }
+# Peak memory may be so much of the rival's.
+_MEMORY_TARGET = 1.15
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One checkpoint's run: names of our sides and of the peers', and the runner with their samples."""
+    """One checkpoint's run: our sides with what their packing took, and all groups they were measured in."""
 
     model: Path
     works: Sequence[Work]
-    ours: Sequence[str]
-    theirs: Sequence[str]
-    runner: Runner
+    ours: Mapping[str, Packed]
+    groups: Sequence[Group]
 
 
 def model_rows(measured: Measured) -> list[Row]:
@@ -46,16 +48,23 @@ def model_rows(measured: Measured) -> list[Row]:
         rows += _machine_rows(measured.model.name, machine)
         for work in measured.works:
             rows += _work_rows(measured, ours, work, _limit(machine, config, work))
-    for name, side in measured.runner.sides.items():
-        rows += _side_rows(measured.model.name, name, side)
+    for ours, packed in measured.ours.items():
+        rows += _our_rows(measured, ours, packed, cache_bytes_per_token(config, weights=_weights_of(ours)))
+    for group in measured.groups:
+        for name in group.peers:
+            if name in group.facts:
+                rows += _start_rows(f"{measured.model.name} {name}", group.facts[name])
     _samples_write(measured)
     return rows
 
 
-def print_absent(absent: Mapping[str, str]) -> None:
-    """Say which sides are missing from the table, and why."""
+def print_notes(measured: Measured, absent: Mapping[str, str]) -> None:
+    """Say which sides are missing from the table and why, and which figures are of a shorter work."""
     for name, reason in absent.items():
-        print(f"left out: {name}: {reason}", flush=True)
+        print(f"left out: {measured.model.name}: {name}: {reason}", flush=True)
+    for group in measured.groups:
+        for (name, work), note in group.rounds.notes.items():
+            print(f"shortened: {measured.model.name}: {name}, {work.name}: {note}", flush=True)
 
 
 def _weights_of(name: str) -> WeightFormat:
@@ -70,32 +79,34 @@ def _limit(machine: Machine, config: ModelConfig, work: Work) -> float:
 
 def _work_rows(measured: Measured, ours: str, work: Work, limit: float) -> list[Row]:
     """Against the rivals of this format, against the best of all engines, and against transformers."""
-    value = measured.runner.median(ours, work)
-    if value is None:
-        return []
     weights = _weights_of(ours)
-    groups = [_RIVALS.get(weights, ()), ("llama.cpp ", "vLLM "), ("transformers ",)]
+    families = [_RIVALS.get(weights, ()), ("llama.cpp ", "vLLM "), ("transformers ",)]
     metric = f"{measured.model.name} {weights}: {work.name}"
     rows, seen = [], set()
-    for prefixes in groups:
-        best = _best(measured, work, prefixes)
-        if best is not None and best[0] not in seen:
-            seen.add(best[0])
-            rows.append(compare(metric, value, "tok/s", peer=best[0], peer_value=best[1], limit=limit))
-    return rows or [compare(metric, value, "tok/s", limit=limit)]
+    for prefixes in families:
+        best = _best(measured, ours, work, prefixes)
+        if best is not None and best[1] not in seen:
+            theirs, name, value = best
+            seen.add(name)
+            rows.append(compare(metric, value, "tok/s", peer=name, peer_value=theirs, limit=limit))
+    if rows:
+        return rows
+    values = [value for group in measured.groups if (value := group.rounds.median(ours, work)) is not None]
+    return [compare(metric, values[0], "tok/s", limit=limit)] if values else []
 
 
-def _best(measured: Measured, work: Work, prefixes: Sequence[str]) -> tuple[str, float] | None:
-    """The fastest peer of a group, with its median."""
-    rates = [
-        (rate, name)
-        for name in measured.theirs
-        if name.startswith(tuple(prefixes)) and (rate := measured.runner.median(name, work)) is not None
-    ]
-    if not rates:
-        return None
-    rate, name = max(rates)
-    return name, rate
+def _best(
+    measured: Measured, ours: str, work: Work, prefixes: Sequence[str]
+) -> tuple[float, str, float] | None:
+    """The fastest peer of a family: its median, its name, and our median beside it."""
+    found = []
+    for group in measured.groups:
+        value = group.rounds.median(ours, work)
+        for name in group.peers:
+            rate = group.rounds.median(name, work)
+            if name.startswith(tuple(prefixes)) and rate is not None and value is not None:
+                found.append((rate, name, value))
+    return max(found, default=None)
 
 
 def _machine_rows(model: str, machine: Machine) -> list[Row]:
@@ -103,22 +114,61 @@ def _machine_rows(model: str, machine: Machine) -> list[Row]:
     return [
         Row(f"{name}: memory read", machine.read_bytes / 1e9, "GB/s"),
         Row(f"{name}: arithmetic", machine.operations / 1e9, "GOP/s"),
+        Row(f"{name}: arithmetic of attention", machine.float_operations / 1e9, "GOP/s"),
     ]
 
 
-def _side_rows(model: str, name: str, side: Timed) -> list[Row]:
-    rows = [Row(f"{model} {name}: peak memory", side.peak_bytes / 2**20, "MiB")]
-    if isinstance(side, ProcessSide):
-        rows.append(Row(f"{model} {name}: loading weights", side.load_s, "s"))
-        rows.append(Row(f"{model} {name}: start", side.start_s, "s"))
+def _our_rows(measured: Measured, ours: str, packed: Packed, cache_bytes: float) -> list[Row]:
+    """Memory beside the rival's, the cache beside its formula, start, and what packing took."""
+    name = f"{measured.model.name} {ours}"
+    found = [group.facts[ours] for group in measured.groups if ours in group.facts]
+    rows = [
+        Row(f"{name}: packing at the first start", packed.seconds, "s"),
+        Row(f"{name}: peak memory of packing", packed.peak_bytes / 2**20, "MiB"),
+    ]
+    if not found:
+        return rows
+    facts = found[-1]
+    rival, peak = _rival_memory(measured, ours)
+    memory = compare(
+        f"{name}: peak memory",
+        facts.peak_bytes / 2**20,
+        "MiB",
+        peer=rival,
+        peer_value=peak,
+        limit=None if peak is None else peak * _MEMORY_TARGET,
+        lower_is_better=True,
+    )
+    per_token = (facts.more or {}).get("cache_bytes_per_token", 0.0)
+    cache = compare(f"{name}: cache per token", per_token, "B", limit=cache_bytes, lower_is_better=True)
+    return [memory, cache, *_start_rows(name, facts, memory=False), *rows]
+
+
+def _rival_memory(measured: Measured, ours: str) -> tuple[str | None, float | None]:
+    """The first rival that was measured, and its peak memory in MiB."""
+    for prefix in _RIVALS.get(_weights_of(ours), ()):
+        for group in measured.groups:
+            for name, facts in group.facts.items():
+                if name.startswith(prefix):
+                    return name, facts.peak_bytes / 2**20
+    return None, None
+
+
+def _start_rows(name: str, facts: Facts, *, memory: bool = True) -> list[Row]:
+    rows = [Row(f"{name}: peak memory", facts.peak_bytes / 2**20, "MiB")] if memory else []
+    if facts.load_s is not None:
+        rows.append(Row(f"{name}: loading weights", facts.load_s, "s"))
+    if facts.start_s is not None:
+        rows.append(Row(f"{name}: start", facts.start_s, "s"))
     return rows
 
 
 def _samples_write(measured: Measured) -> None:
     """Every sample, for who wants to see the spread."""
     samples = [
-        {"side": side, "work": work.name, "tokens_per_s": values}
-        for (side, work), values in measured.runner.samples.items()
+        {"group": number, "side": side, "work": work.name, "tokens_per_s": values}
+        for number, group in enumerate(measured.groups)
+        for (side, work), values in group.rounds.samples.items()
     ]
     path = FOLDER / f"engine_peers_samples_{measured.model.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.azure import ChatRequest, chat_read
+from bench.picture import picture
 from bench.report import FOLDER, Row, compare, report
 from bench.trace_client import Client, Load
 from inference.engine.remote import RemoteEngine
@@ -217,19 +218,16 @@ def _lower(metric: str, value: float, unit: str, dynamic: float, limit: float | 
 
 def plot(found: Items[Measured], path: Path) -> None:
     """The intervals between tokens by rank, at each load."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import; the figures come first
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
     ranks = np.linspace(0, 0.999, 400)
-    for axes, place in zip(figure.subplots(1, len(LOADS), sharey=True), range(len(LOADS)), strict=True):
-        for one in found:
-            gaps = 1000 * np.quantile(one.loads[place].gaps, ranks)
-            axes.plot(100 * ranks, gaps, label=f"{one.variant.name}, p99/p50 {one.loads[place].spread:.2f}")
-        axes.set(title=f"{LOADS[place]:.0%} load", xlabel="share of the intervals, %", yscale="log")
-        axes.legend(fontsize=8, frameon=False)
-    figure.axes[0].set_ylabel("between two tokens, ms")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with picture(path, width=9, height=3.6) as figure:
+        for axes, place in zip(figure.subplots(1, len(LOADS), sharey=True), range(len(LOADS)), strict=True):
+            for one in found:
+                gaps = 1000 * np.quantile(one.loads[place].gaps, ranks)
+                spread = one.loads[place].spread
+                axes.plot(100 * ranks, gaps, label=f"{one.variant.name}, p99/p50 {spread:.2f}")
+            axes.set(title=f"{LOADS[place]:.0%} load", xlabel="share of the intervals, %", yscale="log")
+            axes.legend(fontsize=8, frameon=False)
+        figure.axes[0].set_ylabel("between two tokens, ms")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Sequence as Items
 from pathlib import Path
 
 from bench.mooncake import PAGE, TraceRequest, trace_read
+from bench.picture import picture
 from bench.report import FOLDER, Row, compare, report
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
@@ -104,21 +105,17 @@ def _nothing_computed(step: Step) -> list[RowResult]:
 
 def plot(sizes: Items[int], ours: Items[float], ideal: Items[float], unlimited: float, path: Path) -> None:
     """Shares over sizes, as a picture."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- slow to import; the figures come first
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    tokens = [size * PAGE for size in sizes]
-    axes.axhline(unlimited, color="0.6", linestyle="--", label="unlimited")
-    axes.plot(tokens, ideal, marker="o", label="ideal LRU")
-    axes.plot(tokens, ours, marker="x", label="Tokenworks' scheduler")
-    axes.set_xscale("log", base=2)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("tokens in the cache (lengths of the trace divided by 32)")
-    axes.set_ylabel("prompt tokens found")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with picture(path, width=6, height=3.6) as figure:
+        axes = figure.subplots()
+        tokens = [size * PAGE for size in sizes]
+        axes.axhline(unlimited, color="0.6", linestyle="--", label="unlimited")
+        axes.plot(tokens, ideal, marker="o", label="ideal LRU")
+        axes.plot(tokens, ours, marker="x", label="Tokenworks' scheduler")
+        axes.set_xscale("log", base=2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tokens in the cache (lengths of the trace divided by 32)")
+        axes.set_ylabel("prompt tokens found")
+        axes.legend()
 
 
 if __name__ == "__main__":

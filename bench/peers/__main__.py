@@ -1,5 +1,5 @@
-"""`python -m bench.peers setup|check [--folder DIR] [--model DIR …]`: fetch and build the peers, or say what
-is there.
+"""`python -m bench.peers setup|check [--peer llama|vllm …] [--folder DIR] [--model DIR …]`: fetch and build
+the peers, or say what is there.
 
 Everything lands in the folder named (default `build/peers`, not in the repository): llama.cpp's sources,
 build and converted checkpoints, and an environment with vLLM. The environment that runs this is left alone.
@@ -21,6 +21,7 @@ from bench.peers.llama import GgufFormat, LlamaFolder
 from bench.peers.vllm import VllmFolder
 
 FOLDER = Path("build/peers")
+PEERS = {"llama": "llama.cpp", "vllm": "vLLM"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     folder: Path = options.folder.resolve()
     llama_folder, vllm_folder = LlamaFolder(folder), VllmFolder(folder)
+    wanted = options.peer or PEERS
     failed = False
     if options.action == "setup":
-        failed |= _attempt("llama.cpp", lambda: llama.setup(llama_folder, jobs=options.jobs))
-        failed |= _attempt("vLLM", lambda: vllm.setup(vllm_folder, wheel=options.vllm_wheel))
+        if "llama" in wanted:
+            failed |= _attempt("llama.cpp", lambda: llama.setup(llama_folder, jobs=options.jobs))
+        if "vllm" in wanted:
+            failed |= _attempt("vLLM", lambda: vllm.setup(vllm_folder, wheel=options.vllm_wheel))
         for model in options.model:
             for kind in get_args(GgufFormat):
                 failed |= _attempt(f"{model.name} {kind}", partial(_convert, llama_folder, model, kind))
-    states = {"llama.cpp": llama_folder.ready, "vLLM": vllm_folder.ready}
+    there = {"llama": llama_folder.ready, "vllm": vllm_folder.ready}
+    states = {PEERS[peer]: there[peer] for peer in wanted}
     for name, ready in states.items():
         print(f"{name}: {'ready' if ready else 'missing'}")
     return 1 if failed or not all(states.values()) else 0
@@ -44,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.peers")
     parser.add_argument("action", choices=("setup", "check"))
+    parser.add_argument("--peer", action="append", choices=tuple(PEERS), help="only that one (default: both)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything lands")
     parser.add_argument("--model", type=Path, action="append", default=[], help="checkpoint to convert")
     parser.add_argument("--vllm-wheel", type=Path, help="a wheel to install instead of the published package")

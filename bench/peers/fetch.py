@@ -30,16 +30,14 @@ def run_logged(command: Sequence[str], log: Path, *, cwd: Path | None = None) ->
 
 
 def sdist_unpack(package: str, target: Path, *, scratch: Path) -> None:
-    """Download a package's sources with pip and unpack them as the folder `target`."""
-    options = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", str(scratch))
+    """Download a package's sources with pip and unpack them as the folder `target`.
+
+    pip asks the sources for their metadata, for which it fetches the tools that build them; nothing is built.
+    """
+    options = ("--no-deps", "--no-binary", ":all:", "--dest", str(scratch))
     name = package.split("==", maxsplit=1)[0].replace("-", "_")
     if not list(scratch.glob(f"{name}-*.tar.gz")):
-        pip = [sys.executable, "-m", "pip", "download", *options, package]
-        try:
-            run_logged(pip, scratch / "pip.log")
-        except FetchError:  # pip also asks the package for its metadata, which needs its build tools
-            if not list(scratch.glob(f"{name}-*.tar.gz")):
-                raise
+        run_logged([sys.executable, "-m", "pip", "download", *options, package], scratch / "pip.log")
     (archive,) = scratch.glob(f"{name}-*.tar.gz")
     with tarfile.open(archive) as sources:
         sources.extractall(scratch, filter="data")

@@ -42,10 +42,10 @@ def main() -> None:
     path, dtype, experts, threads = sys.argv[1:5]
     torch.set_num_threads(int(threads))
 
-    def load() -> tuple[HfSide, float]:
+    def load() -> tuple[HfSide, dict[str, float]]:
         start = time.perf_counter()
         side = HfSide(Path(path), getattr(torch, dtype), experts)
-        return side, time.perf_counter() - start
+        return side, {"ready": time.perf_counter() - start}
 
     serve(load)
 

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Literal
 
 from bench.peers.fetch import run_logged, sdist_unpack
-from bench.peers.process import ROOT, SideError
+from bench.peers.process import ROOT, START_LIMIT_S, SideError
 from bench.peers.work import Work
 
 PACKAGE = "llama-cpp-python==0.3.36"
@@ -106,7 +107,10 @@ class LlamaSide:
 
     def _run(self, command: list[str]) -> dict[str, float]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        limit = Timer(START_LIMIT_S, process.kill)
+        limit.start()
         lines = [line.rstrip() for line in process.stdout or ()]
+        limit.cancel()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self.peak_bytes = max(self.peak_bytes, usage.ru_maxrss * 1024)

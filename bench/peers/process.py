@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -17,16 +18,18 @@ from bench.peers.memory import peak_bytes
 from bench.peers.work import Work, line_of
 
 ROOT = Path(__file__).resolve().parents[2]
+START_LIMIT_S = 300.0
 
 
 class SideError(RuntimeError):
-    """A side did not start or died; the message says where its log is."""
+    """A side did not start, died or took too long; the message says where its log is."""
 
 
 class ProcessSide:
     """Starts `python -m module arguments` with the repository on its path and waits until it is loaded.
 
-    `python` is the interpreter of the side's environment, `log` takes what it prints.
+    `python` is the interpreter of the side's environment, `log` takes what it prints. A start of more than
+    `START_LIMIT_S` seconds, or a work of more than `limit_s`, ends it with a `SideError`.
     """
 
     def __init__(
@@ -36,10 +39,12 @@ class ProcessSide:
         *,
         log: Path,
         threads: int,
+        limit_s: float = START_LIMIT_S,
         python: Path = Path(sys.executable),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
+        self._limit_s = limit_s
         log.parent.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         paths = (str(ROOT), str(ROOT / "kernels"))
@@ -59,11 +64,13 @@ class ProcessSide:
             )
         self._works, self._answers = _pipes(self._process)
         try:
-            self.load_s = self._answer("ready")
+            ready = self._answer(START_LIMIT_S)
         except SideError:
             self.close()
             raise
         self.start_s = time.perf_counter() - began
+        self.load_s = ready.pop("ready")
+        self.facts: Mapping[str, float] = ready
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +87,7 @@ class ProcessSide:
             self._works.flush()
         except BrokenPipeError as error:
             raise SideError(f"it has ended; see {self._log}") from error
-        return self._answer("rate")
+        return self._answer(self._limit_s)["rate"]
 
     @property
     def peak_bytes(self) -> int:
@@ -98,11 +105,16 @@ class ProcessSide:
             self._process.wait()
         self._answers.close()
 
-    def _answer(self, key: str) -> float:
+    def _answer(self, limit_s: float) -> dict[str, float]:
+        """The next line; there is never more than one that nobody has asked for."""
+        if not select.select([self._answers], [], [], limit_s)[0]:
+            self._process.kill()
+            raise SideError(f"no answer within {limit_s:.0f} s; see {self._log}")
         line = self._answers.readline()
         if not line:
             raise SideError(f"it has ended; see {self._log}")
-        return float(json.loads(line)[key])
+        answer: dict[str, float] = json.loads(line)
+        return answer
 
 
 def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:

@@ -46,9 +46,11 @@ def setup(peers: VllmFolder, *, wheel: Path | None = None) -> None:
 
 
 def vllm_side(
-    peers: VllmFolder, model: Path, *, dtype: str, mode: str, threads: int, log: Path
+    peers: VllmFolder, model: Path, *, dtype: str, mode: str, threads: int, log: Path, limit_s: float
 ) -> ProcessSide:
-    """Start it on `model`; raises `SideError` when it does not come up."""
+    """Start it on `model`, each work to take `limit_s` seconds at most; raises `SideError` when it does not
+    come up.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     latent = config["kv_lora_rank"] + config["qk_rope_head_dim"]
     return ProcessSide(
@@ -56,6 +58,7 @@ def vllm_side(
         [str(model), dtype, mode],
         log=log,
         threads=threads,
+        limit_s=limit_s,
         python=peers.python,
         environment={
             "VLLM_CPU_KVCACHE_SPACE": str(_CACHE_GIB),

@@ -52,10 +52,10 @@ class VllmSide:
 def main() -> None:
     path, dtype, mode = sys.argv[1:4]
 
-    def load() -> tuple[VllmSide, float]:
+    def load() -> tuple[VllmSide, dict[str, float]]:
         start = time.perf_counter()
         side = VllmSide(path, dtype, mode)
-        return side, time.perf_counter() - start
+        return side, {"ready": time.perf_counter() - start}
 
     serve(load)
 
