@@ -49,9 +49,9 @@ def _starts(
     model: Path, works: Sequence[Work], options: argparse.Namespace, absent: dict[str, str]
 ) -> Iterator[dict[str, Start]]:
     yield llama_sides(model, options)
-    yield vllm_sides(model, options)
-    for name, start in forms_best(hf_sides(model, options), works, absent).items():
-        yield {name: start}
+    for sides in (vllm_sides(model, options), hf_sides(model, options)):
+        for name, start in forms_best(sides, works, absent).items():
+            yield {name: start}
 
 
 def forms_best(

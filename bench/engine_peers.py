@@ -58,7 +58,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, action="append", help="batch sizes (default: 1, 8 and 32)")
     parser.add_argument("--long", type=int, default=LONG_PROMPT, help="tokens of the long prompt")
     parser.add_argument("--weights", action="append", help="our formats (default: int8 and bfloat16)")
-    parser.add_argument("--vllm", default="bfloat16/compiled", help="dtype/mode of vLLM, or 'none'")
+    parser.add_argument("--vllm", action="append", help="dtype/mode of vLLM, or 'none'")
     parser.add_argument("--hf", action="append", help="dtype/experts of transformers, or 'none'")
     parser.add_argument(
         "--limit", type=float, default=30.0, help="seconds of a work that vLLM or transformers may take"

@@ -19,6 +19,7 @@ from bench.peers.vllm import VllmFolder, vllm_side
 LOGS = Path("build/bench/logs")
 PACKED = Path("build/bench/packed")
 OUR_WEIGHTS = ("int8", "bfloat16")
+VLLM_FORMS = ("bfloat16/compiled", "bfloat16/eager", "float32/eager")
 HF_FORMS = ("float32/grouped_mm", "float32/batched_mm", "float32/eager", "bfloat16/grouped_mm")
 # A work may take so many times longer than foretold before its side is given up.
 _PATIENCE = 6.0
@@ -57,11 +58,10 @@ def llama_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
 
 
 def vllm_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
-    """vLLM in the form asked for."""
-    if options.vllm == "none":
-        return {}
+    """vLLM in all forms asked for."""
     peers = VllmFolder(options.peers.resolve())
-    return {f"vLLM {options.vllm}": partial(_vllm, peers, model, options)}
+    forms = [form for form in options.vllm or VLLM_FORMS if form != "none"]
+    return {f"vLLM {form}": partial(_vllm, peers, model, form, options) for form in forms}
 
 
 def hf_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
@@ -93,10 +93,10 @@ def _llama(
     )
 
 
-def _vllm(peers: VllmFolder, model: Path, options: argparse.Namespace, stack: ExitStack) -> Timed:
+def _vllm(peers: VllmFolder, model: Path, form: str, options: argparse.Namespace, stack: ExitStack) -> Timed:
     if not peers.ready:
         raise SideError("not installed (python -m bench.peers setup)")
-    dtype, mode = options.vllm.split("/")
+    dtype, mode = form.split("/")
     log = LOGS / f"vllm-{model.name}-{dtype}-{mode}.log"
     return stack.enter_context(
         vllm_side(

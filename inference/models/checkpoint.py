@@ -82,6 +82,10 @@ class Checkpoint:
             raise CheckpointError(f"{self._path}: {name}{SCALE_SUFFIX} holds factors that are not finite")
         return self._fp8.expand(tensor, scale, dtype)
 
+    def stored(self, name: str) -> torch.dtype:
+        """The type in which `read` loses nothing of a tensor: the file's own, fp32 for FP8."""
+        return _FLOATS.get(self._headers[name].dtype, torch.float32)
+
     def map(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         """As `read`, but the file's own bytes where they are of type `dtype` already: memory is taken when
         they are looked at.

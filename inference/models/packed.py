@@ -7,6 +7,7 @@ packing that was cut short goes on where it stopped.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -50,10 +51,18 @@ class PackedStore:
         file = self._folder / f"{name}.safetensors"
         if not file.exists():
             write_piece(file, make())
+            _memory_return()
         piece = read_piece(file)
         if not isinstance(piece, kind):
             raise CheckpointError(f"{file}: holds a {type(piece).__name__}; remove it to pack anew")
         return piece
+
+
+def _memory_return() -> None:
+    """Give back what packing has freed: glibc keeps it otherwise, and a worker serves for long."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def write_piece(file: Path, piece: object) -> None:

@@ -14,7 +14,9 @@ from inference.models.decoder import Attention, DecoderLayer
 from inference.models.packed import PackedStore
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
 from moe_ops.linear import PackedMatrix, pack_matrix
+from moe_ops.linear.packing import TILE, stack_matrices
 
+_PACKED_AT_ONCE = 1 << 22  # numbers
 _KEEP_NOTHING = PackedStore(None)
 
 
@@ -50,15 +52,21 @@ class WeightReader:
 
     def matrix(self, module: str) -> PackedMatrix:
         """The weight of `module`, packed."""
-        return self.store.piece(
-            module, PackedMatrix, lambda: pack_matrix(self.weight(module), self.packing.weights)
-        )
+        return self.store.piece(module, PackedMatrix, lambda: self._pack_matrix(f"{module}.weight"))
 
     def experts(self, name: str, modules: Sequence[tuple[str, int]]) -> PackedExperts:
         """Gated MLPs as one stack, the piece `name`: each of `modules` as so many experts of equal width."""
         return self.store.piece(
             name, PackedExperts, lambda: stack_experts([self.pack_mlp(*module) for module in modules])
         )
+
+    def _pack_matrix(self, name: str) -> PackedMatrix:
+        """Some rows at a time: an output head in fp32, with what is made of it on the way, takes more memory
+        than any layer.
+        """
+        weight_OI = self.checkpoint.read(name, self.checkpoint.stored(name))
+        rows = max(_PACKED_AT_ONCE // weight_OI.shape[1] // TILE, 1) * TILE
+        return stack_matrices([pack_matrix(part, self.packing.weights) for part in weight_OI.split(rows)])
 
     def pack_mlp(self, module: str, count: int) -> PackedExperts:
         """The gated MLP `module` as `count` experts of equal width, packed anew."""

@@ -18,6 +18,7 @@ from stack.layout import ROOT
 BENCHES = (
     "bench.engine_decode",
     "bench.engine_peers",
+    "bench.engine_start",
     "bench.kernels",
     "bench.scheduler_share",
     "bench.adapters",
@@ -26,6 +27,8 @@ BENCHES = (
     "bench.gateway_overhead",
     "bench.metering_throughput",
 )
+FAILED = "FAILED"
+LIMIT_S = 3600  # none takes half of that
 TRACES = {
     "bench.prefix_cache": "mooncake_conversation_trace.jsonl.gz",
     "bench.fixed_routing": "azure_llm_trace_conv.csv.gz",
@@ -37,22 +40,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = [
         f"bench.{name.removeprefix('bench.')}" for name in (sys.argv[1:] if arguments is None else arguments)
     ]
-    failed = []
-    for name in wanted or BENCHES:
-        print(f"── {name}", flush=True)
-        more = trace_arguments(name)
-        if more is None:
-            print(f"   left out: {TRACES[name]} is not in {data_folder()}\n", flush=True)
-            continue
-        began = time.monotonic()
-        status = subprocess.run([sys.executable, "-m", name, *more], cwd=ROOT, check=False).returncode
-        print(
-            f"   {name}: {'ok' if status == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s\n",
-            flush=True,
-        )
-        if status != 0:
-            failed.append(name)
-    return 1 if failed else 0
+    began, outcomes = time.monotonic(), {}
+    for number, name in enumerate(names := wanted or BENCHES, start=1):
+        print(f"── {name} ({number} of {len(names)})", flush=True)
+        outcomes[name] = run(name)
+        print(f"   {name}: {outcomes[name]}\n", flush=True)
+    print(f"── {len(outcomes)} benches in {time.monotonic() - began:.0f} s")
+    for name, outcome in outcomes.items():
+        print(f"   {name}: {outcome}")
+    return 1 if any(outcome.startswith(FAILED) for outcome in outcomes.values()) else 0
+
+
+def run(name: str) -> str:
+    """Run one bench in a process of its own, and say what came of it."""
+    more = trace_arguments(name)
+    if more is None:
+        return f"left out: {TRACES[name]} is not in {data_folder()}"
+    began = time.monotonic()
+    try:
+        status = subprocess.run(
+            [sys.executable, "-m", name, *more], cwd=ROOT, check=False, timeout=LIMIT_S
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f"{FAILED}, ended after {LIMIT_S} s"
+    seconds = time.monotonic() - began
+    return f"{'ok' if status == 0 else f'{FAILED} with status {status}'} in {seconds:.0f} s"
 
 
 def data_folder() -> Path:

@@ -54,6 +54,8 @@ def test_the_table_is_made_without_peers_and_names_them(
             "float32",
             "--hf",
             "float32/eager",
+            "--vllm",
+            "bfloat16/compiled",
             "--peers",
             "nowhere",
             *options,
