@@ -5,6 +5,7 @@ need hold no more than one group.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -50,33 +51,40 @@ def _starts(
 ) -> Iterator[dict[str, Start]]:
     yield llama_sides(model, options)
     for sides in (vllm_sides(model, options), hf_sides(model, options)):
-        for name, start in forms_best(sides, works, absent).items():
+        for name, start in forms_best(sides, works, absent, limit_s=options.limit).items():
             yield {name: start}
 
 
 def forms_best(
-    starts: Mapping[str, Start], works: Sequence[Work], absent: dict[str, str]
+    starts: Mapping[str, Start], works: Sequence[Work], absent: dict[str, str], *, limit_s: float
 ) -> dict[str, Start]:
-    """Those forms of one peer that are the fastest in some short work, tried one at a time."""
+    """Those forms of one peer that are the fastest in some short work, tried one at a time. One that takes
+    more than `limit_s` seconds for a short work is not tried with further ones.
+    """
     if len(starts) < 2:
         return dict(starts)
     rates: dict[Work, dict[str, float]] = {work.probe: {} for work in works}
     for name, start in starts.items():
         with ExitStack() as stack:
             for side in _start({name: start}, stack, absent).values():
-                _try(name, side, rates, absent)
+                _try(name, side, rates, absent, limit_s)
     winners = {max(found, key=lambda name: found[name]) for found in rates.values() if found}
     for name in starts.keys() - winners - absent.keys():
         absent[name] = f"slower in every short work than {' or '.join(sorted(winners))}"
     return {name: start for name, start in starts.items() if name in winners}
 
 
-def _try(name: str, side: Timed, rates: dict[Work, dict[str, float]], absent: dict[str, str]) -> None:
+def _try(
+    name: str, side: Timed, rates: dict[Work, dict[str, float]], absent: dict[str, str], limit_s: float
+) -> None:
     """Add the rates of a form, until it fails or proves hopeless."""
     for work, found in rates.items():
+        began = time.perf_counter()
         try:
-            side.rate(work)  # what is done for the first time is slow
             rate = side.rate(work)
+            seconds = time.perf_counter() - began
+            if seconds < limit_s:  # what is done for the first time is slow
+                rate = max(rate, side.rate(work))
         except SideError as error:
             absent[name] = str(error)
             return
@@ -85,6 +93,8 @@ def _try(name: str, side: Timed, rates: dict[Work, dict[str, float]], absent: di
             absent[name] = f"more than {_HOPELESS:g} times slower than another form"
             return
         found[name] = rate
+        if seconds >= limit_s:
+            return
 
 
 def _start(starts: Mapping[str, Start], stack: ExitStack, absent: dict[str, str]) -> dict[str, Timed]:

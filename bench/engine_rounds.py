@@ -44,12 +44,16 @@ class Rounds:
         """A short work of each kind by each side, from which the works of the rounds follow."""
         prefills = [work for work in works if work.kind == "prefill"]
         for name in self.sides:
-            read = 0.0
+            read = decoded = 0.0
             for work in [*prefills, *(work for work in works if work.kind == "decode")]:
+                if decoded and self._is_hopeless(name, work, decoded, read):
+                    continue
                 began = time.perf_counter()
                 rate = self._rate(name, work.probe)
                 if work.kind == "prefill":
                     read = rate
+                else:
+                    decoded = rate
                 if rate:
                     self._plan(name, work, rate, read)
                     _say(f"{work.name}, short", name, rate, time.perf_counter() - began)
@@ -70,6 +74,14 @@ class Rounds:
     def median(self, name: str, work: Work) -> float | None:
         samples = self.samples.get((name, work))
         return statistics.median(samples) if samples else None
+
+    def _is_hopeless(self, name: str, work: Work, decoded: float, read: float) -> bool:
+        """Whether even the short work would take too long, at the rates of smaller ones."""
+        seconds = _seconds(work.probe, decoded, read)
+        if seconds <= self._limits_s.get(name, math.inf):
+            return False
+        self.notes[name, work] = f"left out: even {work.probe.size} would take {seconds:.0f} s"
+        return True
 
     def _plan(self, name: str, work: Work, rate: float, read: float) -> None:
         """What stands for `work` in the rounds of a side that did its probe at `rate`."""

@@ -64,7 +64,7 @@ def print_notes(measured: Measured, absent: Mapping[str, str]) -> None:
         print(f"left out: {measured.model.name}: {name}: {reason}", flush=True)
     for group in measured.groups:
         for (name, work), note in group.rounds.notes.items():
-            print(f"shortened: {measured.model.name}: {name}, {work.name}: {note}", flush=True)
+            print(f"too slow: {measured.model.name}: {name}, {work.name}: {note}", flush=True)
 
 
 def _weights_of(name: str) -> WeightFormat:

@@ -18,7 +18,7 @@ from bench.peers.memory import peak_bytes
 from bench.peers.work import Work, line_of
 
 ROOT = Path(__file__).resolve().parents[2]
-START_LIMIT_S = 300.0
+START_LIMIT_S = 240.0
 
 
 class SideError(RuntimeError):
