@@ -130,9 +130,11 @@ def weight_operations(config: ModelConfig, *, head: bool) -> float:
 
 
 def read_bandwidth(size: float) -> float:
-    """Bytes per second at which a buffer of about `size` bytes is read, the best of several passes."""
+    """Bytes per second at which a buffer of about `size` bytes is read, the best of several passes of the
+    faster of two operations that do little else.
+    """
     buffer = torch.ones(max(1, int(size) // _FP32_BYTES))
-    return size / _best_s(lambda: buffer.dot(buffer))
+    return size / min(_best_s(lambda: buffer.dot(buffer)), _best_s(buffer.sum))
 
 
 def arithmetic(weights: WeightFormat) -> float:
