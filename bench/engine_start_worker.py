@@ -10,12 +10,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-import uvloop
-
-import inference.worker.process  # noqa: F401 -- all that a worker imports
+from inference.engine.child import EngineChild
 from inference.engine.types import GenerationRequest, SamplingParams
 from inference.worker.options import WorkerOptions, options_parse
-from inference.worker.startup import files_load
 
 
 def main() -> None:
@@ -27,12 +24,19 @@ def main() -> None:
             *("--state-dir", state, "--token-file", str(Path(state) / "token")),
         ]
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(options))
+    child = EngineChild.start(options.engine.threads)
+    try:
+        import inference.worker.main  # noqa: PLC0415, F401 -- all that a worker imports, and when
+
+        asyncio.run(_run(options, child))
+    finally:
+        child.end()
 
 
-async def _run(options: WorkerOptions) -> None:
-    loaded = await files_load(options)
+async def _run(options: WorkerOptions, child: EngineChild) -> None:
+    from inference.worker.startup import files_load  # noqa: PLC0415 -- see above
+
+    loaded = await files_load(options, child)
     print("loaded", flush=True)
     params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
     async for _ in loaded.engine.generate(GenerationRequest("first", tuple(range(10, 26)), params)):

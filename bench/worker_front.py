@@ -25,6 +25,7 @@ import orjson
 import uvloop
 
 from bench.report import Row, report
+from inference.engine.child import EngineChild
 from inference.engine.remote import RemoteEngine
 from inference.engine.types import EngineConfig
 from inference.messages import Enrolment
@@ -83,8 +84,9 @@ async def _measure(options: argparse.Namespace, profile: cProfile.Profile | None
 async def _serving(folder: Path, places: int) -> AsyncIterator[str]:
     """A worker's front around the engine that computes nothing; yields its address."""
     random_checkpoint_write(path=folder / "model", config=TINY_V3)
+    config = EngineConfig(max_running=places)
     engine = await RemoteEngine.launch(
-        folder / "model", EngineConfig(max_running=places), program="bench.worker_front_engine"
+        folder / "model", config, child=EngineChild.start(config.threads, "bench.worker_front_engine")
     )
     journal = Journal(folder / "journal", key_load(folder / "key.pem"))
     runtime = Runtime(release=_MODEL)

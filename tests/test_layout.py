@@ -67,7 +67,9 @@ def test_the_gateway_brings_no_django_and_no_torch() -> None:
     assert not loaded & {"django", "ninja", "torch", "psycopg", "moe_ops", "pydantic"}
 
 
-@pytest.mark.parametrize("statement", ["import inference.engine", "import inference.worker.__main__"])
+@pytest.mark.parametrize(
+    "statement", ["import inference.engine", "import inference.worker.__main__, inference.worker.main"]
+)
 def test_the_engine_knows_neither_django_nor_the_control_plane(statement: str) -> None:
     ours = {folder.name for folder in (ROOT / "platform").iterdir() if folder.is_dir()} | {"tenants"}
     assert not modules_after(statement) & (ours | {"django", "ninja", "redis", "psycopg"})

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from inference.engine.child import EngineChild
 from inference.engine.front import EngineFront
 from inference.engine.types import EngineConfig, RequestRejected
 from inference.engine.wire import (
@@ -80,29 +79,27 @@ class RemoteEngine(EngineFront):
         config: EngineConfig,
         *,
         log_fields: Mapping[str, str] | None = None,
-        program: str = "inference.engine.process",
+        child: EngineChild | None = None,
     ) -> RemoteEngine:
-        """Start the process, which runs the module `program`, and wait until its model is loaded; its log
-        lines carry `log_fields`.
+        """Start the process, unless it is the `child` that was started before, and wait until its model is
+        loaded; its log lines carry `log_fields`.
 
         Raises `TokenizerError`, ValueError with what the engine says of its files, or `EngineDiedError`. Call
         it in the main thread: the child dies with the thread that started it.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            child = _child_start(theirs, config.threads, program)
-        link = _Link(ours)
+        child = child or EngineChild.start(config.threads)
+        link = _Link(child.link)
         try:
-            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=child.link)
             link.send(Open(str(model_dir), config, dict(log_fields or {})))
             tokenizer = await asyncio.to_thread(Tokenizer.from_dir, model_dir)
             ready = await link.ready
         except BaseException:
-            child.kill()
+            child.process.kill()
             link.close()
-            child.wait()
+            child.process.wait()
             raise
-        engine = cls(link=link, child=child, ready=ready, tokenizer=tokenizer, config=config)
+        engine = cls(link=link, child=child.process, ready=ready, tokenizer=tokenizer, config=config)
         link.attach(engine)
         return engine
 
@@ -225,16 +222,3 @@ def _failure_seen(ready: asyncio.Future[Ready]) -> None:
     """A launch that failed for another reason does not wait for this one."""
     if not ready.cancelled():
         ready.exception()
-
-
-def _child_start(theirs: socket.socket, threads: int, program: str) -> subprocess.Popen[bytes]:
-    """The engine's process, with its end of the connection inherited and its threads known to OpenMP before
-    torch is imported.
-    """
-    number = theirs.fileno()
-    return subprocess.Popen(
-        [sys.executable, "-m", program, str(number)],
-        stdin=subprocess.DEVNULL,
-        pass_fds=[number],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from inference.engine.child import EngineChild
 from inference.engine.remote import EngineDiedError, RemoteEngine
 from inference.messages import Capacity
 from inference.worker.journal.errors import JournalError
@@ -31,12 +32,14 @@ class Loaded:
     key: WorkerKey
 
 
-async def files_load(options: WorkerOptions) -> Loaded:
-    """Load model, key and journal, and hash the release. Raises StartupError, or ConfigurationError."""
+async def files_load(options: WorkerOptions, child: EngineChild | None = None) -> Loaded:
+    """Load model, key and journal, and hash the release; `child` is the engine's process where it is started
+    already. Raises StartupError, or ConfigurationError.
+    """
     try:
         key, journal = await asyncio.to_thread(_key_and_journal, options)
         try:
-            engine, release = await _engine_and_release(options)
+            engine, release = await _engine_and_release(options, child)
         except BaseException:
             journal.close()
             raise
@@ -94,10 +97,14 @@ def _key_and_journal(options: WorkerOptions) -> tuple[WorkerKey, Journal]:
     return key, Journal(options.journal_dir, key)
 
 
-async def _engine_and_release(options: WorkerOptions) -> tuple[RemoteEngine, LocalRelease]:
+async def _engine_and_release(
+    options: WorkerOptions, child: EngineChild | None
+) -> tuple[RemoteEngine, LocalRelease]:
     """The release is hashed while the engine's process loads the model."""
     fields = {"process": "engine", "worker": options.name}
-    launch = asyncio.create_task(RemoteEngine.launch(options.model_dir, options.engine, log_fields=fields))
+    launch = asyncio.create_task(
+        RemoteEngine.launch(options.model_dir, options.engine, log_fields=fields, child=child)
+    )
     try:
         release = await asyncio.to_thread(release_read, options.model_dir)
     except BaseException:
