@@ -8,7 +8,7 @@ import sys
 import time
 
 from inference.engine.loop import FrontGoneError
-from inference.engine.process import SocketLine
+from inference.engine.serving import SocketLine
 from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
 from inference.engine.wire import Cancel, Ready, Stepped, Stop, Submit, frame_encode
 

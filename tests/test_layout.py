@@ -68,7 +68,11 @@ def test_the_gateway_brings_no_django_and_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import inference.engine", "import inference.worker.__main__, inference.worker.main"]
+    "statement",
+    [
+        "import inference.engine, inference.engine.serving",
+        "import inference.worker.__main__, inference.worker.main",
+    ],
 )
 def test_the_engine_knows_neither_django_nor_the_control_plane(statement: str) -> None:
     ours = {folder.name for folder in (ROOT / "platform").iterdir() if folder.is_dir()} | {"tenants"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inference.engine import wire
 from inference.engine.admission import LOGPROBS_MAX, SCORES_MAX
-from inference.engine.process import SocketLine
+from inference.engine.serving import SocketLine
 from inference.engine.types import (
     EngineStats,
     GenerationRequest,
