@@ -109,6 +109,7 @@ class ProcessSide:
         """The next line; there is never more than one that nobody has asked for."""
         if not select.select([self._answers], [], [], limit_s)[0]:
             self._process.kill()
+            self._process.wait()
             raise SideError(f"no answer within {limit_s:.0f} s; see {self._log}")
         line = self._answers.readline()
         if not line:
