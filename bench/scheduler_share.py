@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.engine_peers import checkpoint_at
+from bench.engine_sides import PACKED
 from bench.peers.ours import load
 from bench.peers.work import Work
 from bench.report import Row, report
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--new", type=int, default=32)
     options = parser.parse_args(arguments)
     path: Path = checkpoint_at(options.model)
-    side, _ = load(path, options.weights, options.threads)
+    packed = PACKED / f"{path.name}-{options.weights}"
+    side, _ = load(path, options.weights, options.threads, packed)
     work = Work("decode", 32, 128, options.new)
     shares = []
     for _ in range(options.rounds):
