@@ -22,7 +22,8 @@ from inference.models.loader import load_model
 from moe_ops.linear import WeightFormat
 
 PAGE = 16
-_READ_TOKENS = 256  # of prompts, in a step at the least
+_SPARE_PAGES = 1  # for each sequence: with none left, the last ones would wait
+_STEP_TOKENS = EngineConfig().step_token_budget
 
 
 class OurSide:
@@ -56,7 +57,8 @@ class OurSide:
             params = SamplingParams(max_tokens=_tokens(work) - work.prompt, temperature=0, ignore_eos=True)
             engine.submit(GenerationRequest(name, tuple(prompt), params))
         while len(engine.step()) < work.batch:
-            pass
+            if not engine.has_work:
+                raise RuntimeError("a sequence ended before the last one had begun")
         before, start = engine.stats(), time.perf_counter()
         produced = sum(len(engine.step()) for _ in range(work.new))
         elapsed = time.perf_counter() - start
@@ -81,7 +83,7 @@ class OurSide:
 
     def _engine_for(self, work: Work) -> Engine:
         """The engine, with room for the work."""
-        old, pages = self._config, work.batch * -(-_tokens(work) // PAGE)
+        old, pages = self._config, work.batch * (-(-_tokens(work) // PAGE) + _SPARE_PAGES)
         if self._engine is None or pages > old.pages or work.batch > old.max_running:
             self._engine = None  # its cache's memory first
             self._config = replace(
@@ -94,7 +96,7 @@ class OurSide:
 
 def _tokens(work: Work) -> int:
     """Room that one sequence needs: whose prompt is read first decodes until the last one has begun."""
-    ahead = -(-work.batch * work.prompt // _READ_TOKENS) + 1
+    ahead = -(-work.batch * work.prompt // (_STEP_TOKENS - work.batch)) + 1
     return work.prompt + work.new + (ahead if work.kind == "decode" else 1)
 
 
