@@ -9,6 +9,7 @@
 namespace tokenworks::attention {
 namespace {
 
+constexpr int64_t kQueries = 128;  // that pass a head's context together, from the second-level cache
 constexpr int64_t kPiece = 1024;  // positions expanded at a time, so that memory does not grow with the context
 
 // Context positions [first, first + count), expanded by all threads and then seen by all queries.
@@ -20,7 +21,7 @@ class PieceRun {
         first_(first),
         count_(std::min(kPiece, call.start + call.tokens - first)),
         blocks_((count_ + kBlock - 1) / kBlock),
-        query_blocks_((call.tokens + kBlock - 1) / kBlock),
+        query_blocks_((call.tokens + kQueries - 1) / kQueries),
         query_(call.nope + call.rotary),
         both_(call.nope + call.value_width),
         partials_(partials),
@@ -36,13 +37,13 @@ class PieceRun {
   }
 
   static int64_t partial_floats(const Expand& call) {
-    return kBlock * (2 + padded(call.value_width));
+    return kQueries * (2 + padded(call.value_width));
   }
 
   void operator()(int team) {
     static thread_local Memory thread_memory;
     float* const memory = thread_memory.of(std::max(kBlock * (both_ + kColumns) + padded(call_.cache.latent),
-                                                    kBlock * (query_ + kLanes) + kBlock));
+                                                    kQueries * (query_ + 1) + kBlock * kLanes));
     for (int block; (block = read_.take()) >= 0;) read(block, memory);
     barrier(team);
     for (int next; (next = make_.take()) >= 0;) make(next / blocks_, next % blocks_, memory);
@@ -82,8 +83,8 @@ class PieceRun {
 
   // Some queries of one head.
   void attend(int64_t head, int64_t query_block, float* turned) {
-    const int64_t token = query_block * kBlock, count = std::min<int64_t>(kBlock, call_.tokens - token);
-    float* const scores = turned + kBlock * query_;
+    const int64_t token = query_block * kQueries, count = std::min(kQueries, call_.tokens - token);
+    float* const scores = turned + kQueries * query_;
     int32_t* const seen = reinterpret_cast<int32_t*>(scores + kBlock * kLanes);
     for (int64_t from = 0; from < count; from += kLanes) {
       const int64_t lanes = std::min<int64_t>(kLanes, count - from);
@@ -101,8 +102,8 @@ class PieceRun {
         seen[i] = static_cast<int32_t>(
             std::clamp<int64_t>(own + 1 + std::min(i, count - 1), 0, positions(block)));
       const float* const keys = block_of(head, block);
-      k_.attend({keys, keys + panels(query_) * kPanel, query_, call_.value_width}, {turned, seen, count}, partial,
-                scores);
+      const Block context{keys, keys + panels(query_) * kPanel, query_, call_.value_width, nullptr};
+      k_.attend(context, {turned, seen, count}, partial, scores);
     }
     if (first_ + count_ < call_.start + call_.tokens) return;
     k_.finish(partial, 0, count, call_.value_width, call_.value_width,
@@ -111,7 +112,7 @@ class PieceRun {
 
   Partial partial_of(int64_t head, int64_t query_block) const {
     float* const at = partials_ + (head * query_blocks_ + query_block) * partial_floats(call_);
-    return {at, at + kBlock, at + 2 * kBlock};
+    return {at, at + kQueries, at + 2 * kQueries};
   }
 
   const Expand& call_;
@@ -127,7 +128,7 @@ class PieceRun {
 
 void expand(const Expand& call) {
   static thread_local Memory memory;
-  const int64_t query_blocks = (call.tokens + kBlock - 1) / kBlock;
+  const int64_t query_blocks = (call.tokens + kQueries - 1) / kQueries;
   float* const partials = memory.of(call.heads * query_blocks * PieceRun::partial_floats(call));
   for (int64_t first = 0; first < call.start + call.tokens; first += kPiece) {
     PieceRun run(call, first, partials);
