@@ -28,7 +28,10 @@ struct Matrix {
         inputs(static_cast<int>(inputs_)),
         tiles(static_cast<int>((outputs + kTile - 1) / kTile)),
         data(static_cast<const uint8_t*>(data_)),
-        scales(static_cast<const uint16_t*>(scales_)) {}
+        scales(static_cast<const uint16_t*>(scales_)),
+        padded_(up(inputs, whole()) * whole()),
+        steps_(padded_ / together()),
+        groups_(format < Format::int8 ? 1 : up(inputs, group())) {}
 
   static int up(int count, int multiple) { return (count + multiple - 1) / multiple; }
 
@@ -37,18 +40,22 @@ struct Matrix {
     return 1 << static_cast<int>(format);
   }
   // Inputs that share a scale of the weights; all of them without scales.
-  int group() const { return format == Format::int8 ? kGroup : format == Format::int4 ? kSum : padded(); }
-  int groups() const { return format < Format::int8 ? 1 : up(inputs, group()); }
+  int group() const { return format == Format::int8 ? kGroup : format == Format::int4 ? kSum : padded_; }
+  int groups() const { return groups_; }
   // Inputs with the zeros that fill the last step: rows of activations must be as long.
-  int padded() const {
-    const int whole = format == Format::int4 ? kSum : together();
-    return up(inputs, whole) * whole;
-  }
-  int steps() const { return padded() / together(); }
-  const uint8_t* tile(int index) const { return data + static_cast<size_t>(index) * steps() * 64; }
+  int padded() const { return padded_; }
+  int steps() const { return steps_; }
+  const uint8_t* tile(int index) const { return data + static_cast<size_t>(index) * steps_ * 64; }
   const uint16_t* tile_scales(int index) const {
-    return scales + static_cast<size_t>(index) * groups() * kTile;
+    return scales + static_cast<size_t>(index) * groups_ * kTile;
   }
+
+ private:
+  int whole() const { return format == Format::int4 ? kSum : together(); }  // inputs that are filled up together
+
+  int padded_;
+  int steps_;
+  int groups_;
 };
 
 // Rows of activations: `x` where they meet weights as fp32, the others where they are rounded. Code i of a row is

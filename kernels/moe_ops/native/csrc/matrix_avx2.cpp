@@ -1,68 +1,12 @@
-// AVX2 with FMA. int8 codes are widened to int16 for VPMADDWD, which is exact; int4 codes are unsigned, so that
-// VPMADDUBSW takes eight of its sums in 16 bits: 8 · 2 · 15 · 127 < 2^15.
+// AVX2 with FMA. int4 codes are unsigned, so that VPMADDUBSW takes eight of its sums in 16 bits:
+// 8 · 2 · 15 · 127 < 2^15.
 #include "simd_avx2.h"
 //
-#include "matrix_codes.h"
+#include "int8_avx2.h"
 #include "matrix_float.h"
 #include "rows_simd.h"
 
 namespace {
-
-template <int V, int T>
-struct Int8Block {
-  static void run(const Matrix& m, int first, const Rows& rows, float* y, size_t y_stride) {
-    const Place<V, T> at(m, first, rows);
-    __m256 total[T][V];
-    for (int t = 0; t < T; ++t)
-      for (int v = 0; v < V; ++v) total[t][v] = _mm256_setzero_ps();
-    const size_t steps = m.steps();
-    for (size_t done = 0, group = 0; done < steps; ++group) {
-      const size_t end = done + kGroup / 4 < steps ? done + kGroup / 4 : steps;
-      __m256i sum[T][V][2];
-#pragma GCC unroll 8
-      for (int t = 0; t < T; ++t)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sum[t][v][0] = sum[t][v][1] = _mm256_setzero_si256();
-      for (; done < end; ++done) {
-        __m256i w[V][2];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-          const uint8_t* const line = at.data[v] + done * 64;
-          _mm_prefetch(reinterpret_cast<const char*>(line + kAhead), _MM_HINT_T0);
-          w[v][0] = widen(line);
-          w[v][1] = widen(line + 16);
-        }
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-          const __m256i four = broadcast_four(at.codes[t] + done * 8);
-#pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) {
-            sum[t][v][0] = _mm256_add_epi32(sum[t][v][0], _mm256_madd_epi16(w[v][0], four));
-            sum[t][v][1] = _mm256_add_epi32(sum[t][v][1], _mm256_madd_epi16(w[v][1], four));
-          }
-        }
-      }
-      for (int v = 0; v < V; ++v) {
-        const __m256 scale = Simd::widen_bf16(at.scales[v] + group * kTile);
-        for (int t = 0; t < T; ++t) {
-          const __m256i pairs = _mm256_hadd_epi32(sum[t][v][0], sum[t][v][1]);
-          const __m256 exact = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(pairs, 0xd8));
-          const __m256 both = _mm256_mul_ps(scale, _mm256_set1_ps(at.scale[t][group]));
-          total[t][v] = _mm256_fmadd_ps(exact, both, total[t][v]);
-        }
-      }
-    }
-    for (int t = 0; t < T; ++t)
-      for (int v = 0; v < V; ++v) _mm256_storeu_ps(y + t * y_stride + v * 8, total[t][v]);
-  }
-
-  static __m256i broadcast_four(const uint8_t* p) {  // of 16 bits each
-    return _mm256_castpd_si256(_mm256_broadcast_sd(reinterpret_cast<const double*>(p)));
-  }
-  static __m256i widen(const uint8_t* p) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
-};
 
 template <int V, int T>
 struct Int4Block {
@@ -120,7 +64,7 @@ void multiply(const Matrix& m, int first, int count, const Rows& rows, int row_c
               size_t y_stride) {
   if (!m.rounds) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
   if (m.format == Format::int8)
-    return multiply_blocks<Int8Block, 2, 1>(m, first, count, rows, row_count, y, y_stride);
+    return multiply_blocks<Int8Block, 2, 2>(m, first, count, rows, row_count, y, y_stride);
   multiply_blocks<Int4Block, 2, 1>(m, first, count, rows, row_count, y, y_stride);
 }
 

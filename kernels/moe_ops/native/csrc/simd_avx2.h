@@ -21,7 +21,11 @@ struct Simd {
   static F widen_bf16(const uint16_t* p) {
     return as_float(left<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
   }
-  static void store_codes(int16_t* p, I v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
+  // As int8_avx2.h reads codes of 16 bits: of four the first and third, then 256 times the second and fourth.
+  static void store_codes(int16_t* p, I v) {
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, -1, 2, -1, 6, 8, 9, 12, 13, -1, 10, -1, 14);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(narrow(v), order));
+  }
   static void store_codes(int8_t* p, I v) {
     const __m128i half = narrow(v);
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(half, half));

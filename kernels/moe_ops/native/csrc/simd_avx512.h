@@ -21,8 +21,11 @@ struct Simd {
   static F widen_bf16(const uint16_t* p) {
     return as_float(left<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))));
   }
+  // As int8_avx2.h reads codes of 16 bits: of four the first and third, then 256 times the second and fourth.
   static void store_codes(int16_t* p, I v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, -1, 2, -1, 6, 8, 9, 12, 13, -1, 10, -1, 14);
+    const __m256i codes = _mm512_cvtepi32_epi16(v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_shuffle_epi8(codes, _mm256_broadcastsi128_si256(order)));
   }
   static void store_codes(int8_t* p, I v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));

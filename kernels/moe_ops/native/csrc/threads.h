@@ -5,6 +5,8 @@
 
 #include <atomic>
 
+#include "spread.h"
+
 namespace tokenworks {
 
 int thread_count();  // torch.get_num_threads(); 1 inside a region
@@ -17,8 +19,12 @@ void parallel(int wanted, const Body& body) {
     body(0, 1);
     return;
   }
+  Spread spread;
 #pragma omp parallel num_threads(threads)
-  body(omp_get_thread_num(), omp_get_num_threads());
+  {
+    spread.settle();
+    body(omp_get_thread_num(), omp_get_num_threads());
+  }
 }
 
 // All threads of the region meet here; `team` as given to the body (1: alone, perhaps in a region of others).
