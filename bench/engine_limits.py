@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -145,8 +146,8 @@ def arithmetic(weights: WeightFormat) -> float:
     """
     if native.available():
         codes = weights in ("int8", "int4")
-        operations = torch.ops.tokenworks.peak(codes, _PEAK_ROUNDS)
-        return float(operations) / _best_s(lambda: torch.ops.tokenworks.peak(codes, _PEAK_ROUNDS))
+        work = partial(torch.ops.tokenworks.peak, codes, _PEAK_ROUNDS)
+        return float(work()) / _best_s(work, seconds=1.0)
     x_TI, matrix = torch.randn(512, 1024), pack_matrix(torch.randn(1024, 1024), weights)
     return max(2 * 512 * 1024**2 / _best_s(lambda: linear(x_TI, matrix)), matmul_speed())
 
@@ -176,10 +177,13 @@ def _weights(config: ModelConfig) -> dict[str, int]:
     return sizes
 
 
-def _best_s(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of a dozen runs."""
-    times = []
-    for _ in range(_RUNS):
+def _best_s(work: Callable[[], object], *, seconds: float = 0.0) -> float:
+    """Seconds of the fastest of a dozen runs, or of more until `seconds` are over: clocks rise and threads
+    find processors of their own in the first tenths of a second.
+    """
+    began = time.perf_counter()
+    times: list[float] = []
+    while len(times) < _RUNS or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)

@@ -20,6 +20,7 @@ from inference.models.loader import load_model
 from inference.parallel.group import Group
 from inference.parallel.runner import ParallelRunner
 from inference.tokenizer import Tokenizer
+from moe_ops import native
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
         token_bytes=tokenizer.token_bytes,
         grammars=GrammarFactory(tokenizer),
     )
+    native.release_threads()  # another thread may run the engine
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     return LoadedEngine(engine, tokenizer, model.config, max_model_len)
 

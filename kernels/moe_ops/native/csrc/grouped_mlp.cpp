@@ -13,6 +13,7 @@ constexpr int kGateWidth = kGateTiles * kTile;
 constexpr int kDownTiles = 4;
 constexpr int kDownTilesFew = 2;  // more and smaller items where each is short
 constexpr int kDownWidth = kDownTiles * kTile;
+constexpr int kBeginning = 2048;  // bytes of an expert's tiles that are asked for while another is at work
 constexpr int kGateRows = 24;  // their products stay in the first-level cache
 static_assert(kGateWidth <= kColumns);
 
@@ -22,6 +23,7 @@ struct Pairs {
   int32_t* token;
   float* weight;
   int32_t* used;  // experts that have pairs
+  int32_t* busy;  // the same, those with most pairs first
   int used_count = 0;
 
   void sort(const Experts& experts, const Choice& choice, int tokens) {
@@ -37,9 +39,12 @@ struct Pairs {
     for (int i = 0; i < routed; ++i) put(next[choice.experts[i]]++, i / choice.chosen, choice.weights[i]);
     for (int e = experts.count - experts.shared; e < experts.count; ++e)
       for (int t = 0; t < tokens; ++t) put(next[e]++, t, 1.0f);
+    std::copy_n(used, used_count, busy);
+    std::stable_sort(busy, busy + used_count, [this](int a, int b) { return count(a) > count(b); });
   }
 
  private:
+  int count(int expert) const { return first[expert + 1] - first[expert]; }
   void put(int place, int of, float with) {
     token[place] = of;
     weight[place] = with;
@@ -69,13 +74,14 @@ class Call {
     product_bytes_ = Scratch::size<float>(product);
     Scratch& scratch = Scratch::begin();
     const size_t table = Scratch::size<int32_t>(experts.count + 2) + Scratch::size<int32_t>(pair_count_) +
-                         Scratch::size<float>(pair_count_) + Scratch::size<int32_t>(experts.count);
+                         Scratch::size<float>(pair_count_) + 2 * Scratch::size<int32_t>(experts.count);
     scratch.reserve(table + in_.bytes() + act_.bytes() +
                     Scratch::size<uint8_t>(thread_count() * product_bytes_));
     pairs_.first = scratch.take<int32_t>(experts.count + 2);
     pairs_.token = scratch.take<int32_t>(pair_count_);
     pairs_.weight = scratch.take<float>(pair_count_);
     pairs_.used = scratch.take<int32_t>(experts.count);
+    pairs_.busy = scratch.take<int32_t>(experts.count);
     in_.take(scratch);
     act_.take(scratch);
     products_ = scratch.take<uint8_t>(thread_count() * product_bytes_);
@@ -85,15 +91,17 @@ class Call {
   void run() {
     const bool few = tokens_ <= 4;  // prepared before the threads start
     if (few) prepare(0, 1);
-    Queue gates(pairs_.used_count * act_groups_), downs(down_blocks_);
+    // An expert of many pairs computes while one of few waits for its weights: both at a time.
+    TwoEnds gates(pairs_.used_count * act_groups_);
+    Queue downs(down_blocks_);
     parallel(thread_count(), [&](int thread, int team) {
       float* const y = reinterpret_cast<float*>(products_ + thread * product_bytes_);
       if (!few) {
         prepare(thread, team);
         barrier(team);
       }
-      for (int item; (item = gates.take()) >= 0;)
-        gate(pairs_.used[item / act_groups_], item % act_groups_, y);
+      for (int item; (item = gates.take(thread % 2 != 0)) >= 0;)
+        gate(pairs_.busy[item / act_groups_], item % act_groups_, y);
       barrier(team);
       for (int item; (item = downs.take()) >= 0;) down(item * down_tiles_, y);
     });
@@ -129,6 +137,8 @@ class Call {
     const int column = first_tile * kTile, width = std::min(count * kTile, experts_.hidden - column);
     for (int used = 0; used < pairs_.used_count; ++used) {
       const int expert = pairs_.used[used], tile = expert * hidden_tiles() + first_tile;
+      if (used + 1 < pairs_.used_count)
+        ask_for(experts_.down.tile(pairs_.used[used + 1] * hidden_tiles() + first_tile));
       for (int pair = pairs_.first[expert]; pair < pairs_.first[expert + 1]; pair += down_rows_) {
         const int rows = std::min(down_rows_, pairs_.first[expert + 1] - pair);
         kernel_.multiply(experts_.down, tile, count, act_.rows().from(pair), rows, y, kDownWidth);
@@ -137,6 +147,11 @@ class Call {
                              pairs_.weight[pair + i], width);
       }
     }
+  }
+
+  // The processor notices by itself where reading goes on, but not where it begins.
+  static void ask_for(const uint8_t* start) {
+    for (int i = 0; i < kBeginning; i += 64) __builtin_prefetch(start + i);
   }
 
   const Experts& experts_;

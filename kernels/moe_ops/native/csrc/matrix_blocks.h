@@ -15,6 +15,7 @@ using tokenworks::Rows;
 constexpr int kVectors = kTile / Simd::lanes;  // of a tile
 constexpr int kRows = 6;                       // of a block
 constexpr int kFewRows = 3;                    // take more outputs at once, to hide latency
+constexpr int kAhead = 2048;                   // bytes of weights asked for early: pre-fetchers stop at each page
 
 // Where the weights of one vector of outputs start.
 struct Column {

@@ -6,8 +6,6 @@
 
 namespace {
 
-constexpr int kAhead = 2048;  // bytes of weights that are asked for early: a pre-fetcher stops at each page
-
 template <int V, int T>
 struct Place {
   const uint8_t* data[V];

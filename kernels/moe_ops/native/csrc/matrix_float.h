@@ -68,7 +68,12 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
     for (; done < end; ++done) {
       Simd::I line[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) line[v] = Simd::load_int(data[v] + done * 64);
+      for (int v = 0; v < V; ++v) {
+        // One row alone reads as fast as the processor's own pre-fetchers can follow.
+        if constexpr (T > 1)
+          if (v % kVectors == 0) __builtin_prefetch(data[v] + done * 64 + kAhead);
+        line[v] = Simd::load_int(data[v] + done * 64);
+      }
       multiply_input<format, V, T, 0>(line, x, done * kTogether, sum);
       if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(line, x, done * kTogether, sum);
       if constexpr (kTogether > 2) {

@@ -6,4 +6,6 @@ namespace tokenworks {
 
 int thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
+void release_threads() { omp_pause_resource_all(omp_pause_soft); }
+
 }  // namespace tokenworks

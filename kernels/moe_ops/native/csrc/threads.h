@@ -11,6 +11,9 @@ namespace tokenworks {
 
 int thread_count();  // torch.get_num_threads(); 1 inside a region
 
+// Ends the threads that help the calling one; its next region starts new ones.
+void release_threads();
+
 // Runs body(thread, threads) on each of up to `wanted` threads and waits for all.
 template <class Body>
 void parallel(int wanted, const Body& body) {
@@ -46,6 +49,23 @@ class Queue {
 
  private:
   std::atomic<int> next_{0};
+  const int count_;
+};
+
+// As a queue, but for numbers whose work shrinks from the first to the last: some threads begin at either end.
+class TwoEnds {
+ public:
+  explicit TwoEnds(int count) : count_(count) {}
+
+  // The next number from the first on or from the last back; -1 when all are taken.
+  int take(bool back) {
+    if (taken_.fetch_add(1, std::memory_order_relaxed) >= count_) return -1;
+    return back ? count_ - 1 - back_.fetch_add(1, std::memory_order_relaxed)
+                : front_.fetch_add(1, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<int> taken_{0}, front_{0}, back_{0};
   const int count_;
 };
 
