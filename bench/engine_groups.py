@@ -18,6 +18,8 @@ from bench.peers.work import Work
 
 # A form this many times slower than another in a short work is not tried further.
 _HOPELESS = 4.0
+# Peers that take a minute for a round are far enough behind for two of them.
+_SLOW_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +119,13 @@ def _measure(
     options: argparse.Namespace,
 ) -> Group:
     limits = {name: options.limit for name in theirs if not name.startswith("llama.cpp ")}
+    count = min(options.rounds, _SLOW_ROUNDS) if limits else options.rounds
     rounds = Rounds({**ours, **theirs}, limits_s=limits)
     beside = f" beside {', '.join(theirs)}" if theirs else ""
     print(f"{model.name}{beside}: warming up", flush=True)
     rounds.warm_up(works)
-    for number in range(options.rounds):
-        print(f"{model.name}{beside}: round {number + 1} of {options.rounds}", flush=True)
+    for number in range(count):
+        print(f"{model.name}{beside}: round {number + 1} of {count}", flush=True)
         rounds.round(works)
     facts = {name: facts_of(side) for name, side in rounds.sides.items() if name not in rounds.failed}
     return Group(tuple(theirs), rounds, facts)

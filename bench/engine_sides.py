@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from bench.engine_rounds import Timed
 from bench.peers.llama import GgufFormat, LlamaFolder, LlamaSide, convert
 from bench.peers.pack import Packed, packed_anew
@@ -19,8 +21,12 @@ from bench.peers.vllm import VllmFolder, vllm_side
 LOGS = Path("build/bench/logs")
 PACKED = Path("build/bench/packed")
 OUR_WEIGHTS = ("int8", "bfloat16")
-VLLM_FORMS = ("bfloat16/compiled", "bfloat16/eager", "float32/eager")
-HF_FORMS = ("float32/grouped_mm", "float32/batched_mm", "float32/eager", "bfloat16/grouped_mm")
+# The forms that are tried when none is named: without AVX-512 products in bf16 are slow.
+VLLM_FORMS = {"avx512": ("bfloat16/compiled",), "others": ("float32/eager",)}
+HF_FORMS = {
+    "avx512": ("bfloat16/grouped_mm", "float32/grouped_mm", "bfloat16/eager"),
+    "others": ("float32/grouped_mm", "float32/batched_mm", "float32/eager"),
+}
 # A work may take so many times longer than foretold before its side is given up.
 _PATIENCE = 6.0
 
@@ -58,15 +64,15 @@ def llama_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
 
 
 def vllm_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
-    """vLLM in all forms asked for."""
+    """vLLM in all forms asked for, or those that suit the processor."""
     peers = VllmFolder(options.peers.resolve())
-    forms = [form for form in options.vllm or VLLM_FORMS if form != "none"]
+    forms = [form for form in options.vllm or VLLM_FORMS[_processor()] if form != "none"]
     return {f"vLLM {form}": partial(_vllm, peers, model, form, options) for form in forms}
 
 
 def hf_sides(model: Path, options: argparse.Namespace) -> dict[str, Start]:
-    """transformers in all forms asked for."""
-    forms = [form for form in options.hf or HF_FORMS if form != "none"]
+    """transformers in all forms asked for, or those that suit the processor."""
+    forms = [form for form in options.hf or HF_FORMS[_processor()] if form != "none"]
     return {f"transformers {form}": partial(_hf, model, form, options) for form in forms}
 
 
@@ -75,6 +81,10 @@ def facts_of(side: Timed) -> Facts:
     if isinstance(side, ProcessSide):
         return Facts(side.peak_bytes, side.load_s, side.start_s, side.facts)
     return Facts(side.peak_bytes)
+
+
+def _processor() -> str:
+    return "avx512" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "others"
 
 
 def _ours(model: Path, weights: str, options: argparse.Namespace, folder: Path, stack: ExitStack) -> Timed:
