@@ -9,6 +9,15 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
+def parent_follow() -> None:
+    """Be a process that is there for its parent alone: die with it, and leave signals to it, so that a signal
+    to both lets the parent end first what it began.
+    """
+    parent_death_signal(signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def parent_death_signal(number: signal.Signals) -> bool:
     """Ask the kernel for a signal when the parent dies; False where the kernel knows no such thing.
 

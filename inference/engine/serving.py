@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import socket
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from inference.engine.wire import (
     frame_encode,
 )
 from inference.logs import json_logs
-from inference.parent_death import parent_death_signal
+from inference.parent_death import parent_follow
 
 _CHUNK_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
@@ -125,9 +124,7 @@ def serve(line: SocketLine) -> int:
 
 def front_serve(number: int) -> int:
     """Serve the front at the other end of the inherited socket `number` until it is gone."""
-    parent_death_signal(signal.SIGKILL)
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+    parent_follow()
     with socket.socket(fileno=number) as end:
         try:
             return serve(SocketLine(end))

@@ -1,13 +1,12 @@
 """A process of rank 1 or up: ``python -m inference.parallel.process RANK PART``, PART the JSON of a `Part`.
 
-It belongs to the process that started it: it dies with it, and leaves signals to it.
+It is there for the process that started it, and dies with it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 import msgspec
@@ -16,16 +15,14 @@ import torch
 from inference.logs import json_logs
 from inference.parallel.group import Part
 from inference.parallel.runner import follow
-from inference.parent_death import parent_death_signal
+from inference.parent_death import parent_follow
 
 _log = logging.getLogger(__name__)
 
 
 def main() -> int:
     """Follow the leader until it stops; returns the exit status."""
-    parent_death_signal(signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    parent_follow()
     rank, part = int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Part)
     json_logs({"process": "engine", "rank": str(rank)})
     torch.set_num_threads(part.config.threads_a_rank)
