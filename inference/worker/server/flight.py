@@ -19,6 +19,7 @@ from inference.worker.protocol.usage import Usage
 from inference.worker.times import now_ms
 
 CLIENT_GONE = "client_gone"
+CLIENT_STALLED = "client_stalled"
 # Of several choices the entry says what came of the one that fared worst.
 _BY_GRAVITY: tuple[FinishReason, ...] = ("stop", "length", "cancelled", "error")
 # How the journal, which knows fewer, puts the engine's words for an end.
@@ -44,8 +45,8 @@ class Flight:
     Until the first token nothing has been produced and all counts are 0: who leaves the queue pays nothing,
     be it by choice, by a deadline or because the engine ended.
     ``cause`` says why it ended early, in the engine's word or ours, and ``problem`` what a caller may be told
-    of it; ``sealed``: generation is over. ``routing``: the fixed-routing
-    profile that was asked for, or why its answer was routed dynamically.
+    of it; ``writing_since_s``: since when its client has been awaited; ``sealed``: generation is over.
+    ``routing``: the fixed-routing profile that was asked for, or why its answer was routed dynamically.
     """
 
     request_id: str
@@ -58,6 +59,7 @@ class Flight:
     first_token_at_ms: int | None = None
     cause: str | None = None
     problem: str | None = None
+    writing_since_s: float | None = None
     sealed: bool = False
     _counts: list[_Counts] = field(init=False)
     _open: int = field(init=False)
@@ -86,6 +88,16 @@ class Flight:
         if self.cause is None and not self.sealed:
             self.cause = cause
             self.task.cancel()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody is left to be told how it ended."""
+        return self.cause in (CLIENT_GONE, CLIENT_STALLED)
+
+    def stalled(self, limit_s: float) -> bool:
+        """Whether its client has not taken what there is for so long."""
+        since_s = self.writing_since_s
+        return since_s is not None and time.perf_counter() - since_s >= limit_s
 
     def record(self, index: int, event: TokenEvent, metrics: WorkerMetrics) -> None:
         """Take in what one engine step brought to a choice."""

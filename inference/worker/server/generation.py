@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -22,7 +23,7 @@ from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive, Scope, Send, body_read, header
 from inference.worker.server.callers import caller_of, request_id_of
 from inference.worker.server.endings import ending_refusal
-from inference.worker.server.flight import CLIENT_GONE, Flight
+from inference.worker.server.flight import Flight
 from inference.worker.server.record import flight_journal
 from inference.worker.server.scopes import background, current_task, keep_alive, registered, watching
 from inference.worker.server.writers import StreamWriter, WholeWriter, Writer
@@ -51,7 +52,7 @@ async def generation_serve(
     with registered(runtime, flight), watching(receive, flight):
         last = await _relay(flight, stream, writer, runtime)
         signed = flight_journal(service, flight, runtime)
-        if flight.cause != CLIENT_GONE:
+        if not flight.abandoned:
             await _conclude(flight, writer, last, signed)
 
 
@@ -81,7 +82,9 @@ async def _relay(flight: Flight, stream: Events, writer: Writer, runtime: Runtim
                     if flight.complete or flight.failed:
                         flight.seal()
                         return pieces
+                    flight.writing_since_s = time.perf_counter()
                     await writer.pieces(pieces)
+                    flight.writing_since_s = None
         flight.seal("error")
     except asyncio.CancelledError:
         flight.seal("cancelled")

@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from inference.worker.runtime import Runtime
 from inference.worker.server.asgi import Receive
-from inference.worker.server.flight import CLIENT_GONE, Flight
+from inference.worker.server.flight import CLIENT_GONE, CLIENT_STALLED, Flight
 from inference.worker.server.writers import Writer
 
 KEEP_ALIVE_S = 10.0
+STALL_S = 60.0  # a client that takes nothing for so long is not coming back for more
+_LOOK_S = 10.0
 
 
 @contextmanager
@@ -27,12 +29,18 @@ def registered(runtime: Runtime, flight: Flight) -> Iterator[None]:
 
 @contextmanager
 def watching(receive: Receive, flight: Flight) -> Iterator[None]:
-    """Interrupt the flight when its client closes the connection."""
+    """Interrupt the flight when its client closes the connection, or takes nothing for STALL_S."""
 
     async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        flight.interrupt(CLIENT_GONE)
+        while not flight.stalled(STALL_S):
+            try:
+                async with asyncio.timeout(min(_LOOK_S, STALL_S)):
+                    if (await receive())["type"] == "http.disconnect":
+                        flight.interrupt(CLIENT_GONE)
+                        return
+            except TimeoutError:
+                continue
+        flight.interrupt(CLIENT_STALLED)
 
     with background(watch()):
         yield

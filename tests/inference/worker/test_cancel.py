@@ -11,6 +11,7 @@ import pytest
 
 from inference.engine import FinishReason, TokenEvent
 from inference.worker.lifecycle import runtime_drain
+from inference.worker.server import scopes
 
 CHAT = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "tokenworks-test", "messages": [{"role": "user", "content": "hi"}]}
@@ -89,6 +90,22 @@ async def test_a_client_that_leaves_before_its_body_is_complete_leaves_no_trace(
     await writer.wait_closed()
     assert (await worker.post(CHAT, BODY)).status_code == 200
     assert worker.journal.next_seq == 1
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scopes, "STALL_S", 0.2)
+    worker.engine.texts = ["x" * 100_000] * 200  # more than any socket holds
+    host, port = worker.client.base_url.host, worker.client.base_url.port
+    body = json.dumps(BODY | {"stream": True}).encode()
+    _, writer = await asyncio.open_connection(host, port, limit=1024)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nx-request-id: req_1\r\n"
+    writer.write(f"{head}authorization: Bearer dispatch-token\r\n\r\n".encode() + body)
+    await worker.busy()
+    entry = await entry_of(worker)
+    assert worker.engine.cancelled == ["req_1"]
+    assert entry["finish_reason"] == "cancelled"
+    assert 0 < entry["completion_tokens"] < 200
+    writer.close()
 
 
 async def test_every_request_of_a_crowd_has_exactly_one_entry(worker: Any) -> None:
