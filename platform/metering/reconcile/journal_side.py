@@ -23,7 +23,8 @@ class WorkerTally:
 
     ``missing``: journalled, not billed. ``extra``: billed, not journalled. ``mismatched``: other counts, an
     unsigned entry, or a charge that does not follow from the counts. Not differences: ``open`` (on the way to
-    the ledger), ``failed`` (the worker's own error, not billed), ``failed_over`` (billed to another worker).
+    the ledger), ``failed`` (the worker's own error, or an end before the first token: not billed),
+    ``failed_over`` (billed to another worker).
     """
 
     worker_id: str
@@ -102,7 +103,7 @@ def _page_compare(
 def _unbilled(entry: JournalEntry, tally: WorkerTally, under_way: set[str]) -> None:
     if entry.request_id in under_way:
         tally.open += 1
-    elif entry.finish_reason == "error":
+    elif entry.finish_reason == "error" or not entry.prompt_tokens + entry.completion_tokens:
         tally.failed += 1
     else:
         tally.missing.append(entry.request_id)

@@ -61,8 +61,8 @@ class WorkerProcess:
         self.process: asyncio.subprocess.Process | None = None
         self.log = folder / "log"
 
-    async def start(self) -> None:
-        arguments = options_make(self.folder, self.model_dir, self.utility.url, port=self.port)
+    async def start(self, **changes: object) -> None:
+        arguments = options_make(self.folder, self.model_dir, self.utility.url, port=self.port, **changes)
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -190,6 +190,29 @@ async def test_a_worker_whose_engine_is_killed_says_so_to_everybody_and_ends(
     assert "error" in reasons.values()
     lost = [entry for entry in entries if entry.finish_reason == "error"]
     assert not any(entry.prompt_tokens or entry.completion_tokens for entry in lost)  # at the worker's cost
+
+
+async def test_a_model_on_two_processes_answers_as_on_one_and_ends_when_one_dies(
+    process: WorkerProcess,
+) -> None:
+    (process.folder / "token").write_text("token-1")
+    await process.start(**{"tensor-parallel": 2})
+    answers = []
+    for request_id in ("req_1", "req_2"):
+        async with await process.ready() as client:
+            body, headers = BODY | {"max_tokens": 12}, {"x-request-id": request_id}
+            answers.append((await client.post(CHAT, json=body, headers=headers)).json()["choices"])
+        if request_id == "req_1":
+            leader = process.events("model_loaded")[0]["engine_pid"]
+            (other,) = _children(leader)
+            os.kill(other, signal.SIGKILL)
+            assert await process.exit_status() == os.EX_SOFTWARE
+            await process.start()
+    assert answers[0] == answers[1]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _entries(folder: Path, public_key: str) -> list[JournalEntry]:
