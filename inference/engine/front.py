@@ -167,7 +167,12 @@ class EngineFront(ABC):
                 raise RequestRejected(
                     "duplicate_request", f"request {request.request_id} is in flight already"
                 )
-        if len(self._places) + len(requests) > self.config.max_running + self.config.max_queued:
+        room = self.config.max_running + self.config.max_queued
+        if len(requests) > room:
+            raise RequestRejected(
+                "invalid_params", f"choices: expected at most {room}, found {len(requests)}"
+            )
+        if len(self._places) + len(requests) > room:
             raise RequestRejected("queue_full", f"{len(self._places)} requests are in flight already")
         self._check_line()
 

@@ -42,6 +42,8 @@ _THREADS = 2  # so that a large grammar being compiled does not hold up the mask
 _STACK_BYTES = 256 * 1024 * 1024
 _ERROR_CHARS = 600
 _LISTING = re.compile(r"\n *\d+ \|")
+_UNSAID = re.compile(r"\s*<non-verbose/>")
+_PLAINLY = {"NoExtensionBias": "no text can follow in it"}  # llguidance's names for what it found
 
 Mask = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
@@ -209,5 +211,6 @@ def _tokenizer(tokenizer: Vocabulary) -> LLTokenizer:
 
 
 def _reason(error: str) -> str:
-    """llguidance's message without its listing of the grammar."""
-    return _LISTING.split(error, maxsplit=1)[0].strip()[:_ERROR_CHARS] or "it cannot be compiled"
+    """llguidance's message without its listing of the grammar, in words."""
+    said = _UNSAID.sub("", _LISTING.split(error, maxsplit=1)[0]).strip()[:_ERROR_CHARS]
+    return _PLAINLY.get(said, said) or "it cannot be compiled"

@@ -38,7 +38,7 @@ class Frames:
 
     def piece(self, piece: Piece) -> bytes:
         """The chunks of one piece: none where it adds nothing. Log probabilities go with the first."""
-        index, deltas, scored, reason = piece
+        index, deltas, scored, reason = piece  # of a named tuple: once a token
         if scored is None and reason is None and len(deltas) == 1 and isinstance(deltas[0], str):
             return self._chunk(index, self._text(deltas[0]))
         logprobs = _NO_LOGPROBS if piece.logprobs is None else orjson.dumps(piece.logprobs)

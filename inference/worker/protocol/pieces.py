@@ -12,7 +12,7 @@ class Piece(NamedTuple):
     because one is made for every token.
     """
 
-    index: int
+    choice: int
     deltas: tuple[Delta, ...] = ()
     logprobs: dict[str, Any] | None = None
     reason: str | None = None

@@ -34,5 +34,5 @@ def _stopped(flight: Flight, message: str) -> RefusalError:
 def _stuck(flight: Flight) -> RefusalError:
     """Trying again would not help: the grammar must be changed."""
     param = "response_format" if flight.call.sampling.grammar is not None else "tools"
-    message = f"{param}: the text came to a place where its grammar allows nothing: {flight.problem}."
+    message = f"{param}: the text cannot go on in its grammar: {flight.problem}."
     return RefusalError(422, message, param=param, code="grammar_stuck")

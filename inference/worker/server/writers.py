@@ -75,9 +75,9 @@ class StreamWriter:
     def _all(self, pieces: Sequence[Piece]) -> bytes:
         frames = []
         for piece in pieces:
-            if piece.index not in self._opened:
-                self._opened.add(piece.index)
-                frames.append(self._frames.first(piece.index))
+            if piece.choice not in self._opened:
+                self._opened.add(piece.choice)
+                frames.append(self._frames.first(piece.choice))
             frames.append(self._frames.piece(piece))
         return frames[0] if len(frames) == 1 else b"".join(frames)
 

@@ -151,8 +151,27 @@ async def test_a_request_beyond_the_queue_is_rejected(engine: AsyncEngine) -> No
     with pytest.raises(RequestRejected) as caught:
         engine.generate(request("one-more"))
     assert caught.value.code == "queue_full"
+    crowd = [request(f"choice-{i}") for i in range(len(tasks) + 1)]
+    with pytest.raises(RequestRejected, match=f"choices: expected at most {len(tasks)}") as caught:
+        engine.stream(crowd)  # waiting would not help
+    assert caught.value.code == "invalid_params"
     await asyncio.gather(*tasks)
     assert await collect(engine, request("one-more"))
+
+
+async def test_a_reader_that_is_behind_gets_all_that_has_come_at_once(engine: AsyncEngine) -> None:
+    crowd = [request(f"choice-{i}", max_tokens=20) for i in range(3)]
+    alone = [await collect(engine, one) for one in crowd]
+    batches = engine.stream(crowd)
+    found = [await anext(batches)]
+    await until(lambda: not (engine.stats().running or engine.stats().queued))
+    await asyncio.sleep(0.05)
+    found += [batch async for batch in batches]
+    assert len(found) == 2
+    for number, expected in enumerate(alone):
+        events = [event for batch in found for place, event in batch if place == number]
+        assert [event.token_ids for event in events] == [event.token_ids for event in expected]
+        assert events[-1].finish_reason == expected[-1].finish_reason
 
 
 async def test_two_requests_of_one_name_are_not_mixed(engine: AsyncEngine) -> None:

@@ -122,6 +122,8 @@ def test_the_best_allowed_token_is_chosen_and_states_are_independent(
         (Grammar("regex", "(a"), "unclosed group"),
         (Grammar("lark", "start: nothing"), 'unknown name: "nothing"'),
         (Grammar("regex", "a" * (MAX_SOURCE_BYTES + 1)), "at most 65536"),
+        (Grammar("regex", r"[^\x00-\x{10FFFF}]"), "no text can follow in it"),
+        (Grammar("json_schema", '{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/a"}}}'), "no text can"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_with_its_reason(
@@ -227,6 +229,34 @@ def test_nothing_is_compiled_for_those_who_wait(nano_tokenizer: Tokenizer) -> No
     assert states[0].mask.any()
     assert len(compiled) == 1
     watched.close()
+
+
+def test_a_grammar_without_a_way_on_says_so(factory: GrammarFactory, nano_tokenizer: Tokenizer) -> None:
+    state = factory.start(Grammar("lark", r'start: "a" /[^\x00-\x{10FFFF}]/'))
+    for token in nano_tokenizer.encode("a"):
+        state.advance(token)
+    with pytest.raises(GrammarError, match="no text can follow in it"):
+        _ = state.mask
+
+
+def test_no_token_for_what_must_follow_is_an_error(nano_tokenizer: Tokenizer) -> None:
+    class Poor:
+        """Knows letters only."""
+
+        eos_ids = nano_tokenizer.eos_ids
+        token_bytes = tuple(
+            data if data.isalpha() and data.isascii() else b"" for data in nano_tokenizer.token_bytes
+        )
+
+        def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+            return nano_tokenizer.encode(text, allow_special=allow_special)
+
+    factory = GrammarFactory(Poor())
+    try:
+        with pytest.raises(GrammarError):
+            factory.check(Grammar("regex", "[0-9]{3}"))
+    finally:
+        factory.close()
 
 
 def test_a_token_that_is_not_allowed_ends_the_state(
