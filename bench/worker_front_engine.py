@@ -10,7 +10,7 @@ import time
 from inference.engine.loop import FrontGoneError
 from inference.engine.serving import SocketLine
 from inference.engine.types import EngineStats, GenerationRequest, TokenEvent
-from inference.engine.wire import Cancel, Ready, Stepped, Stop, Submit, frame_encode
+from inference.engine.wire import Cancel, Ended, Ready, Stepped, Stop, Submit, frame_encode
 
 _TEXTS = (" the", "re", " is", "n't", " any", "thing", ",", " here")
 
@@ -31,6 +31,7 @@ def serve(line: SocketLine, pause_s: float) -> None:
                 case Cancel(request_id):
                     running.pop(request_id, None)
                 case Stop():
+                    line.publish(Ended([], stats, "cancelled"))
                     return
                 case _:
                     raise ValueError(f"not for this engine: {command}")

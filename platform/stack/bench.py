@@ -21,6 +21,7 @@ BENCHES = (
     "bench.engine_start",
     "bench.kernels",
     "bench.scheduler_share",
+    "bench.worker_front",
     "bench.adapters",
     "bench.prefix_cache",
     "bench.fixed_routing",

@@ -14,6 +14,7 @@ from inference.engine.remote import EngineDiedError, RemoteEngine
 from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams, TokenEvent
 from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 from inference.parallel.group import sharing_check
+from inference.parallel.sharding import ExpertLayout
 
 CONFIG = EngineConfig(page_size=4, pages=128, max_running=4, step_token_budget=64)
 PAIR = dataclasses.replace(CONFIG, ranks=2)
@@ -43,7 +44,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("layout", ["whole", "cut"])
-async def test_two_processes_serve_the_tokens_of_one(tiny_dir: Path, layout: str) -> None:
+async def test_two_processes_serve_the_tokens_of_one(tiny_dir: Path, layout: ExpertLayout) -> None:
     found = []
     for config in (CONFIG, dataclasses.replace(PAIR, expert_layout=layout)):
         engine = await RemoteEngine.launch(tiny_dir, config)
