@@ -11,7 +11,7 @@ from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams, TokenEvent
-from inference.models.deepseek import DeepseekModel
+from inference.models.interface import CausalModel
 from inference.models.loader import load_model
 from inference.tokenizer import Tokenizer
 
@@ -19,7 +19,7 @@ ROOMY = EngineConfig(page_size=8, pages=256, max_running=32, step_token_budget=2
 
 
 @pytest.fixture(scope="module")
-def model(tiny_dir: Path) -> DeepseekModel:
+def model(tiny_dir: Path) -> CausalModel:
     return load_model(tiny_dir)
 
 
@@ -28,7 +28,7 @@ def tokenizer(tiny_dir: Path) -> Tokenizer:
     return Tokenizer.from_dir(tiny_dir)
 
 
-def make(model: DeepseekModel, tokenizer: Tokenizer, config: EngineConfig = ROOMY) -> Engine:
+def make(model: CausalModel, tokenizer: Tokenizer, config: EngineConfig = ROOMY) -> Engine:
     return Engine(
         config=config,
         runner=Runner(model, config),
@@ -75,7 +75,7 @@ MIXED = [
 
 
 @pytest.fixture(scope="module")
-def alone(model: DeepseekModel, tokenizer: Tokenizer) -> dict[str, list[int]]:
+def alone(model: CausalModel, tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Tokens of each request of `MIXED` in an engine of its own."""
     return {one.request_id: tokens(serve(make(model, tokenizer), [one])[one.request_id]) for one in MIXED}
 
@@ -90,7 +90,7 @@ def alone(model: DeepseekModel, tokenizer: Tokenizer) -> dict[str, list[int]]:
     ids=["roomy", "small steps", "few pages"],
 )
 def test_tokens_are_the_same_alone_and_in_any_batch(
-    model: DeepseekModel, tokenizer: Tokenizer, alone: dict[str, list[int]], config: EngineConfig
+    model: CausalModel, tokenizer: Tokenizer, alone: dict[str, list[int]], config: EngineConfig
 ) -> None:
     engine = make(model, tokenizer, config)
     events = serve(engine, MIXED)
@@ -98,7 +98,7 @@ def test_tokens_are_the_same_alone_and_in_any_batch(
     assert engine.stats().pages_free == config.pages
 
 
-def test_seeds_matter_and_their_absence_varies(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_seeds_matter_and_their_absence_varies(model: CausalModel, tokenizer: Tokenizer) -> None:
     sampled = [
         request(i, 20, temperature=1.5, seed=seed, max_tokens=20) for i, seed in enumerate((1, 2, None))
     ]
@@ -112,7 +112,7 @@ def test_seeds_matter_and_their_absence_varies(model: DeepseekModel, tokenizer: 
     assert tokens(first["r2"]) != tokens(second["r2"])
 
 
-def test_many_requests_on_few_pages_all_finish(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_many_requests_on_few_pages_all_finish(model: CausalModel, tokenizer: Tokenizer) -> None:
     """Thirty requests that each may fill a third of the cache: preempted, recomputed, done, no page lost."""
     config = EngineConfig(page_size=4, pages=24, max_running=10, step_token_budget=24)
     engine = make(model, tokenizer, config)
@@ -128,7 +128,7 @@ def test_many_requests_on_few_pages_all_finish(model: DeepseekModel, tokenizer: 
     assert stats.generated_tokens == sum(len(tokens(found)) for found in events.values())
 
 
-def test_usage_counts_every_token_produced(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_usage_counts_every_token_produced(model: CausalModel, tokenizer: Tokenizer) -> None:
     events = serve(make(model, tokenizer), [request(1, 9, max_tokens=7)])["r1"]
     assert [event.completion_tokens for event in events] == [1, 2, 3, 4, 5, 6, 7]
     assert {event.prompt_tokens for event in events} == {9}
@@ -136,7 +136,7 @@ def test_usage_counts_every_token_produced(model: DeepseekModel, tokenizer: Toke
     assert text(events) == tokenizer.decode(tokens(events))
 
 
-def test_the_end_token_counts_and_shows_no_text(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_the_end_token_counts_and_shows_no_text(model: CausalModel, tokenizer: Tokenizer) -> None:
     """Make the fourth greedy token the end of the sequence: usage is the text's tokens and that one."""
     produced = tokens(serve(make(model, tokenizer), [request(1, 9)])["r1"])
     assert produced[3] not in produced[:3]
@@ -153,7 +153,7 @@ def test_the_end_token_counts_and_shows_no_text(model: DeepseekModel, tokenizer:
     assert text(events) == tokenizer.decode(produced[:3])
 
 
-def test_a_stop_string_across_tokens_ends_the_request(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_a_stop_string_across_tokens_ends_the_request(model: CausalModel, tokenizer: Tokenizer) -> None:
     """Every token is a byte here, so a stop string of characters always spans tokens."""
     whole = text(serve(make(model, tokenizer), [request(8, 5, max_tokens=60)])["r8"])
     stop = whole[20:23]
@@ -165,14 +165,14 @@ def test_a_stop_string_across_tokens_ends_the_request(model: DeepseekModel, toke
     assert engine.stats().pages_free == ROOMY.pages
 
 
-def test_held_back_text_is_released_at_the_end(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_held_back_text_is_released_at_the_end(model: CausalModel, tokenizer: Tokenizer) -> None:
     whole = text(serve(make(model, tokenizer), [request(8, 5, max_tokens=30)])["r8"])
     events = serve(make(model, tokenizer), [request(8, 5, max_tokens=30, stop=(whole[-2:] + "x",))])["r8"]
     assert text(events) == whole
     assert events[-1].finish_reason == "length"
 
 
-def test_cancelling_frees_pages_before_the_next_step(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_cancelling_frees_pages_before_the_next_step(model: CausalModel, tokenizer: Tokenizer) -> None:
     engine = make(model, tokenizer)
     engine.submit(request(1, 100, max_tokens=90))
     engine.submit(request(2, 30, max_tokens=90))
@@ -199,7 +199,7 @@ class Breaking(Runner):
 
 
 def test_a_failing_request_ends_alone(
-    model: DeepseekModel, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+    model: CausalModel, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = [request(0, 5), request(1, 6), request(2, 7)]
     expected = serve(make(model, tokenizer), wanted)
@@ -219,7 +219,7 @@ def test_a_failing_request_ends_alone(
 
 
 def test_numbers_that_are_not_finite_end_one_request_and_poison_no_page(
-    model: DeepseekModel, tokenizer: Tokenizer
+    model: CausalModel, tokenizer: Tokenizer
 ) -> None:
     """The embedding of token 200 is broken; its latents must not reach the next holder of the page."""
     config = EngineConfig(page_size=64, pages=2, max_running=2, step_token_budget=128)
@@ -239,7 +239,7 @@ def test_numbers_that_are_not_finite_end_one_request_and_poison_no_page(
         model._embedding = embedding
 
 
-def test_ending_all_leaves_an_empty_engine(model: DeepseekModel, tokenizer: Tokenizer) -> None:
+def test_ending_all_leaves_an_empty_engine(model: CausalModel, tokenizer: Tokenizer) -> None:
     engine = make(model, tokenizer)
     for number in range(40):
         engine.submit(request(number, 20))
