@@ -8,34 +8,19 @@ from collections.abc import Iterator
 import torch
 
 from inference.layers.batch import FlatBatch
-from inference.models.interface import Architecture, CausalModel, DraftModule, Forward
+from inference.models.around import ModelAround
+from inference.models.interface import CausalModel, DraftModule, Forward
 from moe_ops.latent_attention import PagedRows
 
 
-class TokenByToken:
+class TokenByToken(ModelAround):
     """Runs `model` on each token of a batch alone, in order.
 
     Shapes of products then never depend on the batch, so that any split of it gives the same bits.
     """
 
     def __init__(self, model: CausalModel) -> None:
-        self._model = model
-        self.turn_XR = model.turn_XR
-        self.mtp: DraftModule | None = None if model.mtp is None else _DraftTokenByToken(model.mtp)
-
-    @property
-    def config(self) -> Architecture:
-        """The model's sizes."""
-        return self._model.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of activations."""
-        return self._model.dtype
-
-    def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
-        """The model's own."""
-        return self._model.new_cache(pages=pages, page_size=page_size)
+        super().__init__(model, None if model.mtp is None else _DraftTokenByToken(model.mtp))
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """As the model's, one token after the other."""

@@ -12,7 +12,8 @@ from inference.engine.runner import Runner
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig
 from inference.layers.batch import FlatBatch
-from inference.models.interface import Architecture, CausalModel, DraftModule, Forward
+from inference.models.around import ModelAround
+from inference.models.interface import CausalModel, DraftModule, Forward
 from inference.parallel.codec import Codec
 from inference.parallel.group import group_lost
 from inference.parallel.ranks import GroupLostError, Ranks
@@ -59,29 +60,17 @@ class Stop:
 _CODEC = Codec((MakeCache, RunForward, RunDraft, Scrub, Stop))
 
 
-class LeadingModel:
-    """A model that has the other ranks do what it does."""
+class LeadingModel(ModelAround):
+    """A model that has the other ranks do what it does. Heads and widths of its `config` are this rank's."""
 
     def __init__(self, model: CausalModel, ranks: Ranks) -> None:
-        self._model = model
+        super().__init__(model, None if model.mtp is None else _LeadingDraft(model.mtp, ranks))
         self._ranks = ranks
-        self.turn_XR = model.turn_XR
-        self.mtp: DraftModule | None = None if model.mtp is None else _LeadingDraft(model.mtp, ranks)
-
-    @property
-    def config(self) -> Architecture:
-        """The sizes that the engine needs; heads and widths are this rank's."""
-        return self._model.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of weights and cache."""
-        return self._model.dtype
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """This rank's cache; the others make theirs."""
         self._ranks.send(_CODEC.encode(MakeCache(pages, page_size)))
-        return self._model.new_cache(pages=pages, page_size=page_size)
+        return super().new_cache(pages=pages, page_size=page_size)
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """The whole model's result."""
