@@ -11,6 +11,7 @@ from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams, TokenEvent
+from inference.models.deepseek import DeepseekModel
 from inference.models.interface import CausalModel
 from inference.models.loader import load_model
 from inference.tokenizer import Tokenizer
@@ -19,8 +20,10 @@ ROOMY = EngineConfig(page_size=8, pages=256, max_running=32, step_token_budget=2
 
 
 @pytest.fixture(scope="module")
-def model(tiny_dir: Path) -> CausalModel:
-    return load_model(tiny_dir)
+def model(tiny_dir: Path) -> DeepseekModel:
+    loaded = load_model(tiny_dir)
+    assert isinstance(loaded, DeepseekModel)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +222,7 @@ def test_a_failing_request_ends_alone(
 
 
 def test_numbers_that_are_not_finite_end_one_request_and_poison_no_page(
-    model: CausalModel, tokenizer: Tokenizer
+    model: DeepseekModel, tokenizer: Tokenizer
 ) -> None:
     """The embedding of token 200 is broken; its latents must not reach the next holder of the page."""
     config = EngineConfig(page_size=64, pages=2, max_running=2, step_token_budget=128)

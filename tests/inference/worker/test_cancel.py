@@ -101,11 +101,12 @@ async def test_a_client_that_takes_nothing_is_cut_off(worker: Any, monkeypatch: 
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nx-request-id: req_1\r\n"
     writer.write(f"{head}authorization: Bearer dispatch-token\r\n\r\n".encode() + body)
     await worker.busy()
-    entry = await entry_of(worker)
-    assert worker.engine.cancelled == ["req_1"]
-    assert entry["finish_reason"] == "cancelled"
-    assert 0 < entry["completion_tokens"] < 200
-    writer.close()
+    try:
+        entry = await entry_of(worker)
+        assert entry["finish_reason"] == "cancelled"
+        assert 0 < entry["completion_tokens"] < 200
+    finally:
+        writer.transport.abort()
 
 
 async def test_every_request_of_a_crowd_has_exactly_one_entry(worker: Any) -> None:
