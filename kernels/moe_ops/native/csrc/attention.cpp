@@ -2,7 +2,6 @@
 #include "attention.h"
 
 #include <algorithm>
-#include <iterator>
 #include <vector>
 
 #include "attention_heads.h"
@@ -113,7 +112,7 @@ class Run {
   void operator()(int team) {
     for (int part; (part = absorb_.take()) >= 0;) absorb(part / parts_, part % parts_ * kColumns);
     barrier(team);
-    for (int task; (task = attend_.take()) >= 0;) attend(task, team);
+    for (int task; (task = attend_.take()) >= 0;) attend(plan_.tasks()[task]);
     barrier(team);
     if (plan_.shared_floats()) {
       for (int unit; (unit = merge_.take()) >= 0;) merge(plan_.units()[unit]);
@@ -131,11 +130,8 @@ class Run {
                    call_.heads * row_, call_.tokens});
   }
 
-  // Task `number`; this thread will probably take the one that is `team` further on.
-  void attend(int64_t number, int team) {
+  void attend(const Task& task) {
     static thread_local Memory thread_memory;
-    const Task& task = plan_.tasks()[number];
-    const Task* const next_task = number + team < std::ssize(plan_.tasks()) ? &plan_.tasks()[number + team] : nullptr;
     const Unit& unit = plan_.units()[task.unit];
     const int64_t lanes = padded(unit.vectors()), width = call_.cache.width;
     const int64_t partial = partial_floats(unit.vectors(), latent_);
@@ -145,13 +141,13 @@ class Run {
                     reinterpret_cast<int32_t*>(memory + lanes * width + panels(width) * kPanel + kBlock * kLanes)};
     turn(unit, room.turned);
     if (task.chunk >= 0) {
-      attend_chunk(unit, task.chunk, room, shared(unit, task.chunk), next_task);
+      attend_chunk(unit, task.chunk, room, shared(unit, task.chunk));
       return;
     }
     float* const own = reinterpret_cast<float*>(room.seen) + lanes;
     const Partial all = at(own, unit), next = at(own + partial, unit);
     for (int64_t chunk = 0; chunk < unit.chunks; ++chunk) {
-      attend_chunk(unit, chunk, room, chunk ? next : all, next_task);
+      attend_chunk(unit, chunk, room, chunk ? next : all);
       if (chunk) k_.merge(all, next, unit.vectors(), latent_);
     }
     finish(unit, all);
@@ -178,37 +174,20 @@ class Run {
     }
   }
 
-  void attend_chunk(const Unit& unit, int64_t chunk, const Room& room, Partial partial, const Task* next_task) {
+  void attend_chunk(const Unit& unit, int64_t chunk, const Room& room, Partial partial) {
     const int32_t* const pages = call_.rows.pages + unit.row * call_.rows.columns;
     const int64_t last = std::min(unit.end, (chunk + 1) * kChunk), width = call_.cache.width;
     k_.clear(partial, unit.vectors(), latent_);
     for (int64_t from = chunk * kChunk; from < last; from += kBlock) {
       const int64_t count = std::min<int64_t>(kBlock, last - from);
-      Ahead ahead;
-      if (from + kBlock < unit.end)
-        look(unit, from + kBlock, ahead);
-      else if (next_task != nullptr)
-        look(plan_.units()[next_task->unit], std::max<int64_t>(next_task->chunk, 0) * kChunk, ahead);
       k_.gather(call_.cache, pages, from, count, 0, width, 0, room.panels);
       for (int64_t i = 0; i < padded(unit.vectors()); ++i) {
         const int64_t token = std::min(i, unit.vectors() - 1) / unit.heads;
         const int64_t end = unit.end - unit.tokens + token + 1;  // of this token's context
         room.seen[i] = static_cast<int32_t>(std::clamp<int64_t>(end - from, 0, count));
       }
-      k_.attend({room.panels, room.panels, width, latent_, &ahead}, {room.turned, room.seen, unit.vectors()}, partial,
+      k_.attend({room.panels, room.panels, width, latent_}, {room.turned, room.seen, unit.vectors()}, partial,
                 room.scores);
-    }
-  }
-
-  // Where a block of the unit's context lies.
-  void look(const Unit& unit, int64_t from, Ahead& ahead) const {
-    const Cache& cache = call_.cache;
-    const int32_t* const pages = call_.rows.pages + unit.row * call_.rows.columns;
-    ahead.count = std::min<int64_t>(kBlock, unit.end - from);
-    ahead.bytes = cache.width * (cache.bfloat16 ? 2 : 4);
-    for (int64_t i = 0; i < ahead.count; ++i) {
-      const int64_t place = pages[(from + i) / cache.page_size] * cache.page_size + (from + i) % cache.page_size;
-      ahead.rows[i] = static_cast<const char*>(cache.data) + place * ahead.bytes;
     }
   }
 

@@ -24,17 +24,10 @@ struct Cache {
   int64_t page_size, width, latent;
 };
 
-// Cache rows of `bytes` each that will be read soon.
-struct Ahead {
-  const char* rows[kBlock];
-  int64_t count = 0, bytes = 0;
-};
-
 // A block of context in panels: keys of `width` columns, and values of `value` columns, which may be the same.
 struct Block {
   const float *keys, *values;
   int64_t width, value;
-  const Ahead* ahead;  // asked for meanwhile; or null
 };
 
 // `count` queries in tiles of kLanes, scaled and turned: (tiles, width, kLanes). `seen`, kLanes a tile, says how

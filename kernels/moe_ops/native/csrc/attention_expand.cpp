@@ -102,7 +102,7 @@ class PieceRun {
         seen[i] = static_cast<int32_t>(
             std::clamp<int64_t>(own + 1 + std::min(i, count - 1), 0, positions(block)));
       const float* const keys = block_of(head, block);
-      const Block context{keys, keys + panels(query_) * kPanel, query_, call_.value_width, nullptr};
+      const Block context{keys, keys + panels(query_) * kPanel, query_, call_.value_width};
       k_.attend(context, {turned, seen, count}, partial, scores);
     }
     if (first_ + count_ < call_.start + call_.tokens) return;
