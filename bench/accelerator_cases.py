@@ -150,4 +150,5 @@ def _attention(sizes: Sizes, batch: int, device: torch.device) -> Case:
 
 
 def _random(sizes: Sizes, device: torch.device, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, device=device, dtype=sizes.dtype) / shape[-1] ** 0.5
+    random: torch.Tensor = torch.randn(*shape, device=device, dtype=sizes.dtype) / shape[-1] ** 0.5
+    return random

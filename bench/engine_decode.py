@@ -3,8 +3,7 @@
 `python -m bench.engine_decode [--model DIR] [--threads N] [--rounds N]`
 
 The peer is transformers' own forward pass with its cache, in the same process, round by round in turn. The
-limit of decoding is the time to read, once per step, every byte a step needs at the speed at which this
-machine reads a buffer of that size; the limit of reading a prompt is the speed of one large matrix product.
+limit is what this machine could do at best in fp32: see `engine_limits`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from pathlib import Path
 
 import torch
 
-from bench.engine_limits import decode_limit, prefill_limit
+from bench.engine_limits import Machine, machine_measure, step_bytes
 from bench.engine_peer import Peer
 from bench.report import Row, compare, report
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
 from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams
 from inference.models import loader
-from inference.models.deepseek import DeepseekModel
+from inference.models.config import ModelConfig
+from inference.models.interface import CausalModel
 from inference.models.loader import load_model
 from inference.models.random_checkpoint import random_checkpoint_write
 from inference.train.settings import nano_architecture
@@ -60,7 +60,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _bench(path: Path, name: str, arguments: argparse.Namespace) -> None:
-    model, peer = load_model(path), Peer(path)
+    model, peer, config = load_model(path), Peer(path), ModelConfig.from_dir(path)
+    context = PROMPT + arguments.new // 2
+    machine = machine_measure("float32", size=step_bytes(config, batch=8, context=context))
     vocabulary = model.config.vocab_size
     rows: list[Row] = []
     for batch in BATCHES:
@@ -77,21 +79,23 @@ def _bench(path: Path, name: str, arguments: argparse.Namespace) -> None:
                 "tok/s",
                 peer="transformers",
                 peer_value=theirs,
-                limit=decode_limit(model.config, batch=batch, context=PROMPT + arguments.new // 2),
+                limit=machine.decode_limit(config, batch=batch, context=context),
             )
         )
-    rows.extend(_prefill_rows(model, peer, arguments.rounds))
+    rows.extend(_prefill_rows(model, peer, arguments.rounds, machine, config))
     title = f"{name}, fp32, {arguments.threads} thread(s), prompt {PROMPT} + {arguments.new} new"
     print(report("engine_decode", rows, title=title))
 
 
-def _prefill_rows(model: DeepseekModel, peer: Peer, rounds: int) -> list[Row]:
+def _prefill_rows(
+    model: CausalModel, peer: Peer, rounds: int, machine: Machine, config: ModelConfig
+) -> list[Row]:
     """One row, or none when the model's context is too short."""
     if model.config.max_position_embeddings <= LONG_PROMPT:
         return []
     prompt = [(j * 5) % (model.config.vocab_size - 10) + 10 for j in range(LONG_PROMPT)]
     ours, theirs = _in_turn(lambda: prefill_rate(model, prompt), lambda: peer.prefill_rate(prompt), rounds)
-    limit = prefill_limit(model.config, length=LONG_PROMPT)
+    limit = machine.prefill_limit(config, length=LONG_PROMPT)
     return [
         compare(
             f"prefill, {LONG_PROMPT} tokens",
@@ -111,7 +115,7 @@ def _in_turn(ours: Callable[[], float], theirs: Callable[[], float], rounds: int
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
-def decode_rate(model: DeepseekModel, prompts: list[list[int]], new: int) -> float:
+def decode_rate(model: CausalModel, prompts: list[list[int]], new: int) -> float:
     """Tokens per second of steps in which every sequence decodes, prompts read before the clock starts."""
     engine = _engine(model, len(prompts))
     for number, prompt in enumerate(prompts):
@@ -127,7 +131,7 @@ def decode_rate(model: DeepseekModel, prompts: list[list[int]], new: int) -> flo
     return produced / elapsed
 
 
-def prefill_rate(model: DeepseekModel, prompt: list[int]) -> float:
+def prefill_rate(model: CausalModel, prompt: list[int]) -> float:
     """Prompt tokens per second until the first new token."""
     engine = _engine(model, 1)
     engine.submit(GenerationRequest("bench", tuple(prompt), SamplingParams(max_tokens=1, temperature=0)))
@@ -137,7 +141,7 @@ def prefill_rate(model: DeepseekModel, prompt: list[int]) -> float:
     return len(prompt) / (time.perf_counter() - start)
 
 
-def _engine(model: DeepseekModel, batch: int) -> Engine:
+def _engine(model: CausalModel, batch: int) -> Engine:
     config = EngineConfig(max_running=batch, pages=max(128, 24 * batch))
     token_bytes = (b"",) * model.config.vocab_size
     return Engine(config=config, runner=Runner(model, config), eos_ids=(), token_bytes=token_bytes)

@@ -75,17 +75,6 @@ def machine_measure(weights: WeightFormat, *, size: float) -> Machine:
     return Machine(weights, read_bandwidth(size), arithmetic(weights), arithmetic("float32"))
 
 
-def decode_limit(config: ModelConfig, *, batch: int, context: int) -> float:
-    """Tokens per second in fp32 if a step took the time of reading its bytes once and nothing else."""
-    size = step_bytes(config, batch=batch, context=context)
-    return batch * read_bandwidth(size) / size
-
-
-def prefill_limit(config: ModelConfig, *, length: int) -> float:
-    """Tokens per second if all the multiplications of a prompt ran at the speed of a large fp32 product."""
-    return matmul_speed() / flops_per_token(config, context=length / 2, head=False)
-
-
 def step_bytes(config: ModelConfig, *, batch: int, context: int, weights: WeightFormat = "float32") -> float:
     """Weights of a step, each once, and the cached latents of all sequences.
 
@@ -110,14 +99,6 @@ def cache_bytes_per_token(config: ModelConfig, *, weights: WeightFormat) -> floa
     """The formula: latent and rotated key of every layer, in bf16 unless all is fp32."""
     width = _FP32_BYTES if weights == "float32" else 2
     return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * width
-
-
-def flops_per_token(config: ModelConfig, *, context: float, head: bool) -> float:
-    """Multiplications and additions per token: active weights, and attention over `context` tokens in the
-    expanded form. `head`: whether each token also meets the output head.
-    """
-    pairs = context * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
-    return weight_operations(config, head=head) + 2 * config.num_hidden_layers * pairs
 
 
 def weight_operations(config: ModelConfig, *, head: bool) -> float:

@@ -86,9 +86,9 @@ def _work_rows(measured: Measured, ours: str, work: Work, limit: float) -> list[
     for prefixes in families:
         best = _best(measured, ours, work, prefixes)
         if best is not None and best[1] not in seen:
-            theirs, name, value = best
+            theirs, name, beside = best
             seen.add(name)
-            rows.append(compare(metric, value, "tok/s", peer=name, peer_value=theirs, limit=limit))
+            rows.append(compare(metric, beside, "tok/s", peer=name, peer_value=theirs, limit=limit))
     if rows:
         return rows
     values = [value for group in measured.groups if (value := group.rounds.median(ours, work)) is not None]
