@@ -1,12 +1,12 @@
 """Even intervals between tokens: the fixed tier beside dynamic routing, under the Azure chat trace.
 
-`python -m bench.fixed_routing --trace azure_llm_trace_conv.csv.gz [--model DIR] [--seconds N]`
+`python -m bench.fixed_routing --trace azure_llm_trace_conv.csv.gz [--model DIR] [--seconds N] [--pair]`
 
 The tier is a pool profile of half the experts, prompts read in small chunks, and tokens handed on at a beat
 (`EngineConfig.paced`). Beside it: dynamic routing as the engine runs by default, and each of the tier's two
-parts alone. Every engine runs in its own process; times are those at which its front has the tokens. First
-each is saturated, which gives its capacity; then all of them get the same arrivals, at 50% and 80% of what
-the tier can take.
+parts alone, unless only the `--pair` is wanted. Every engine runs in its own process; times are those at
+which its front has the tokens. First each is saturated, which gives its capacity; then all of them get the
+same arrivals, at 50% and 80% of what the tier can take.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.trace_client import Client, Load
 from inference.engine.remote import RemoteEngine
 from inference.engine.types import EngineConfig
 from inference.models import loader
-from inference.routing.profile import RoutingProfile
+from inference.routing.profile import RoutingProfile, profile_load
 from inference.routing_profile.making import observe, profile_make
 from inference.routing_profile.windows import routed_model, windows_cut
 from inference.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ NANO = Path(loader.__file__).parent / "nano"
 LOADS = (0.5, 0.8)
 TARGET = 1.1
 SLOTS = 8  # requests that run together: as many as are computed in constant shape
-CHUNK = 64  # tokens of prompts in a step of the tier
+CHUNK = 48  # tokens of prompts in a step of the tier: the trace has 5.5 for each token of an answer
 _MADE_FROM = 16  # windows
 _CORPUS = 400_000  # characters
 
@@ -74,6 +74,14 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
+class Seconds:
+    """Lengths of the runs that saturate an engine, and of those that replay the trace."""
+
+    saturated: float
+    replayed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """One engine: tokens a second when saturated, its loads, experts touched per layer and step."""
 
@@ -87,7 +95,8 @@ def main(arguments: Items[str] | None = None) -> None:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as folder:
         material = _material(options, Path(folder) / "pool.profile")
-        found = asyncio.run(_measure_all(material, options.seconds))
+        seconds = Seconds(options.saturate or options.seconds, options.seconds)
+        found = asyncio.run(_measure_all(material, VARIANTS[:2] if options.pair else VARIANTS, seconds))
     how = f"{options.model.name}, {options.weights}, {options.threads} thread(s), {SLOTS} at once"
     print(
         report(
@@ -103,7 +112,10 @@ def _options(arguments: Items[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, default=NANO, help="checkpoint folder (default: the project's own)"
     )
+    parser.add_argument("--profile", type=Path, help="of the tier (default: one is made from the corpus)")
+    parser.add_argument("--pair", action="store_true", help="the tier and dynamic routing alone")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each run")
+    parser.add_argument("--saturate", type=float, metavar="SECONDS", help="length of those at full load")
     parser.add_argument("--scale", type=int, default=8, help="what the trace's lengths are divided by")
     parser.add_argument("--threads", type=int, default=1, help="of the engine")
     parser.add_argument("--weights", default="float32")
@@ -113,13 +125,11 @@ def _options(arguments: Items[str] | None) -> argparse.Namespace:
 def _material(options: argparse.Namespace, profile_file: Path) -> Material:
     tokenizer = Tokenizer.from_dir(options.model)
     text = "".join(source.text for source in iter_corpus())[:_CORPUS]
-    model = routed_model(options.model, options.weights)
-    windows = windows_cut([text], tokenizer, length=512)
-    observed = observe(
-        model, windows[:: max(len(windows) // _MADE_FROM, 1)], by_token=False, told=lambda *_: None
-    )
-    profile = profile_make(observed, mode="pool", size=None, coverage_min=0.0, domain="code")
-    profile.save(profile_file)
+    if options.profile is None:
+        profile = _profile_made(options, tokenizer, text)
+        profile.save(profile_file)
+    else:
+        profile, profile_file = profile_load(options.profile), options.profile
     config = EngineConfig(
         page_size=16,
         pages=4096,
@@ -130,36 +140,44 @@ def _material(options: argparse.Namespace, profile_file: Path) -> Material:
         max_queued=1 << 16,
         routing_profiles=(str(profile_file),),
     )
-    trace = [
-        one
-        for one in chat_read(options.trace, scale=options.scale)
-        if one.prompt + one.new < model.config.max_position_embeddings
-    ]
+    trace = chat_read(options.trace, scale=options.scale)
     return Material(options.model, config, profile, tuple(tokenizer.encode(text)), tuple(trace))
 
 
-async def _measure_all(material: Material, seconds: float) -> list[Measured]:
+def _profile_made(options: argparse.Namespace, tokenizer: Tokenizer, text: str) -> RoutingProfile:
+    """A pool of half of the experts, from some windows of the text."""
+    model = routed_model(options.model, options.weights)
+    windows = windows_cut([text], tokenizer, length=512)
+    some = windows[:: max(len(windows) // _MADE_FROM, 1)]
+    observed = observe(model, some, by_token=False, told=lambda *_: None)
+    return profile_make(observed, mode="pool", size=None, coverage_min=0.0, domain="code")
+
+
+async def _measure_all(material: Material, variants: Items[Variant], seconds: Seconds) -> list[Measured]:
     gc.collect()
     gc.freeze()  # this process holds the clock
     found: list[Measured] = []
-    for variant in VARIANTS:
+    for variant in variants:
         capacity = found[0].capacity if found else None
         found.append(await _measure(variant, material, seconds, capacity))
     return found
 
 
-async def _measure(variant: Variant, material: Material, seconds: float, capacity: float | None) -> Measured:
+async def _measure(
+    variant: Variant, material: Material, seconds: Seconds, capacity: float | None
+) -> Measured:
     """One engine from start to end; loads are shares of `capacity`, or of its own."""
     budget = SLOTS + CHUNK if variant.paced else material.config.step_token_budget
     config = replace(material.config, paced=variant.paced, step_token_budget=budget)
     engine = await RemoteEngine.launch(material.model, config)
     routing = material.profile.id if variant.fixed else None
-    client = Client(engine, trace=material.trace, text=material.text, routing=routing)
+    trace = [one for one in material.trace if one.prompt + one.new < engine.max_model_len]
+    client = Client(engine, trace=trace, text=material.text, routing=routing)
     try:
-        own = await client.saturate(seconds)
+        own = await client.saturate(seconds.saturated)
         loads = []
         for share in LOADS:
-            loads.append(await client.replay(share * (capacity or own), seconds))
+            loads.append(await client.replay(share * (capacity or own), seconds.replayed))
             print(
                 f"{variant.name}, {share:.0%}: p50 {1000 * loads[-1].gap_p50:.2f} ms, "
                 f"p99/p50 {loads[-1].spread:.3f}",
@@ -186,6 +204,7 @@ def measured_rows(found: Items[Measured]) -> list[Row]:
         rows += [
             _lower(f"{share:.0%} load, inter-token p50", 1000 * ours.gap_p50, "ms", 1000 * theirs.gap_p50),
             _lower(f"{share:.0%} load, inter-token p99", 1000 * ours.gap_p99, "ms", 1000 * theirs.gap_p99),
+            _lower(f"{share:.0%} load, inter-token mean", 1000 * ours.gap_mean, "ms", 1000 * theirs.gap_mean),
             _lower(f"{share:.0%} load, p99/p50", ours.spread, "ratio", theirs.spread, TARGET),
             _lower(
                 f"{share:.0%} load, first token p50", 1000 * ours.first_p50, "ms", 1000 * theirs.first_p50

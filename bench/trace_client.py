@@ -38,6 +38,11 @@ class Load:
     gaps: tuple[float, ...]
 
     @property
+    def gap_mean(self) -> float:
+        """Time per token, the first one of an answer aside."""
+        return float(np.mean(self.gaps))
+
+    @property
     def spread(self) -> float:
         """p99 over p50 of the intervals between tokens."""
         return self.gap_p99 / self.gap_p50

@@ -40,6 +40,7 @@ class AsyncEngine(EngineFront):
         )
         self.model_config = loaded.model_config
         self._engine = loaded.engine
+        self._period_s = loaded.period_s
         self._queue: SimpleQueue[Command] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -73,7 +74,8 @@ class AsyncEngine(EngineFront):
     def _run(self, line: _QueueLine) -> None:
         """The engine's thread."""
         torch.set_num_threads(self.config.threads)
-        EngineLoop(self._engine, PacedLine(line) if self.config.paced else line).run()
+        paced = self.config.paced
+        EngineLoop(self._engine, PacedLine(line, self._period_s) if paced else line).run()
 
 
 class _QueueLine:

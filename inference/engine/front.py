@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.engine.admission import check_request
+from inference.engine.pace import Holding
 from inference.engine.types import (
     EngineConfig,
     EngineStats,
@@ -90,6 +91,7 @@ class EngineFront(ABC):
         self._profiles = frozenset(profiles)
         self._adapters: set[str] = set()
         self._changes: deque[asyncio.Future[str | None]] = deque()
+        self._holding = Holding(self._hand_on)
         self._closed = False
         self._ended = asyncio.Event()
         self._stats = EngineStats(
@@ -194,6 +196,7 @@ class EngineFront(ABC):
             for request_id, place in mine.items():
                 if self._places.get(request_id) is place:
                     del self._places[request_id]
+                    self._holding.forget(request_id)
                     self._post(Cancel(request_id))
 
     async def _change(self, command: LoadAdapter | DropAdapter) -> None:
@@ -213,12 +216,15 @@ class EngineFront(ABC):
         self._closed |= isinstance(report, Ended)
 
     def _receive(self, report: Report) -> None:
-        """Hand out what a step brought; on the event loop."""
+        """Hand out what a step brought, when it is due; on the event loop."""
         if isinstance(report, AdapterChanged):
             answer = self._changes.popleft()
             if not answer.done():
                 answer.set_result(report.problem)
             return
+        self._holding.take(report)
+
+    def _hand_on(self, report: Stepped | Ended) -> None:
         self._deliver(report.events)
         if isinstance(report, Ended):
             self._end(report.reason)

@@ -11,6 +11,7 @@ from inference.adapters.store import AdapterStore
 from inference.adapters.targets import adapted_modules
 from inference.engine.changes import Changes, profiles_load
 from inference.engine.core import Engine
+from inference.engine.rehearsal import full_step_s
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
@@ -25,12 +26,13 @@ from moe_ops import native
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """An engine with what its front must know of the model."""
+    """An engine with what its front must know of the model; `period_s` is what its beat begins with."""
 
     engine: Engine
     tokenizer: Tokenizer
     model_config: Architecture
     max_model_len: int
+    period_s: float = 0.0
 
 
 def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
@@ -50,7 +52,11 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     )
     native.release_threads()  # another thread may run the engine
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
-    return LoadedEngine(engine, tokenizer, model.config, max_model_len)
+    period_s = 0.0
+    if config.paced:
+        vocab_size = model.config.vocab_size
+        period_s = full_step_s(runner, config, max_model_len=max_model_len, vocab_size=vocab_size)
+    return LoadedEngine(engine, tokenizer, model.config, max_model_len, period_s)
 
 
 def _whole(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]:

@@ -30,6 +30,7 @@ from inference.engine.wire import (
     frame_encode,
 )
 from inference.tokenizer import Tokenizer
+from inference.waking import wake_promptly
 
 MAX_UNSENT_BYTES = 8 * 1024 * 1024
 _STOP_LIMIT_S = 10.0
@@ -101,6 +102,8 @@ class RemoteEngine(EngineFront):
             raise
         engine = cls(link=link, child=child.process, ready=ready, tokenizer=tokenizer, config=config)
         link.attach(engine)
+        if config.paced:
+            wake_promptly()  # whatever the engine computes when a token is due
         return engine
 
     async def close(self) -> None:
@@ -131,6 +134,7 @@ class RemoteEngine(EngineFront):
 
     def lost(self) -> None:
         """For the link: the connection is gone, and with it the engine, unless it had said goodbye."""
+        self._holding.flush()
         if not self._ended.is_set():
             _log.error("the engine's process is gone; all requests in flight are lost")
             self._child.kill()

@@ -71,7 +71,7 @@ class SocketLine:
             if not isinstance(report, Stepped) or not report.events:
                 raise
             for part in _smaller(report.events):
-                self.publish(Stepped(part, report.stats))
+                self.publish(Stepped(part, report.stats, report.due_s))
         else:
             self.send(frame)
 
@@ -118,7 +118,8 @@ def serve(line: SocketLine) -> int:
     gc.enable()
     profiles = tuple(loaded.engine.changes.profiles)
     line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
-    reason = EngineLoop(loaded.engine, PacedLine(line) if order.config.paced else line).run()
+    paced = order.config.paced
+    reason = EngineLoop(loaded.engine, PacedLine(line, loaded.period_s) if paced else line).run()
     return os.EX_SOFTWARE if reason == "lost" else os.EX_OK
 
 

@@ -75,10 +75,13 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Stepped(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What one step brought, and the state after it."""
+    """What one step brought, and the state after it. On a beat the front hands the events on when they are
+    due, by `time.perf_counter`, which is the same for all processes.
+    """
 
     events: list[TokenEvent]
     stats: EngineStats
+    due_s: float = 0.0
 
 
 class AdapterChanged(msgspec.Struct, frozen=True, array_like=True, tag=True):
