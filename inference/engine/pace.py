@@ -30,7 +30,7 @@ HEADROOM = 1.1
 LOST_SHARE = 0.003  # of the steps may be later than the slack
 SETTLED = 0.5  # of the period would do before it gets shorter
 _EXACT = 0.01  # of the period
-_TIMER_S = 1e-3  # the last of it is slept: event loops count in milliseconds
+_EARLY_S = 2e-4  # event loops count in milliseconds
 
 
 class Place(NamedTuple):
@@ -163,12 +163,10 @@ class Holding:
             self._hand_on(self._held.popleft())
 
     def _look(self) -> None:
-        while self._held and (wait_s := _due_s(self._held[0]) - time.perf_counter()) <= _TIMER_S:
-            if wait_s > 0:
-                time.sleep(wait_s)
+        while self._held and (wait_s := _due_s(self._held[0]) - time.perf_counter()) <= _EARLY_S:
             self._hand_on(self._held.popleft())
         if self._held:
-            asyncio.get_running_loop().call_later(wait_s - _TIMER_S, self._look)
+            asyncio.get_running_loop().call_later(wait_s, self._look)
 
 
 def _due_s(report: Stepped | Ended) -> float:
