@@ -149,7 +149,7 @@ def _stems(name: str) -> list[str]:
 
 
 def _offset(factor: PackedMatrix) -> int:
-    return factor.data.storage_offset() * factor.data.element_size()
+    return int(factor.data.storage_offset()) * factor.data.element_size()
 
 
 def _tile_bytes(factor: PackedMatrix) -> int:
