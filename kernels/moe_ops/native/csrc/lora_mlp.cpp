@@ -208,7 +208,8 @@ class Call {
       for (const Side side : {gate, up})  // which take turns in y, a tile each
         expand(side, expert, pair, rows, first_tile / 2, half, product, [&](int row, const float* more) {
           float* const target = y + row * kGateWidth + side * kTile;
-          for (int c = 0; c < half * kTile; ++c) target[c / kTile * 2 * kTile + c % kTile] += more[c];
+          for (int tile = 0; tile < half; ++tile)
+            for (int c = 0; c < kTile; ++c) target[tile * 2 * kTile + c] += more[tile * kTile + c];
         });
       for (int i = 0; i < rows; ++i) {
         kernel_.gate(y + i * kGateWidth, half * kTile, act);
