@@ -17,7 +17,7 @@ from moe_ops.latent_attention import LatentHeads, pack_latent_heads
 from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
 from moe_ops.lora import Parts
 
-_INNER_EPS = 1e-6  # the family's inner norms do not follow rms_norm_eps
+INNER_EPS = 1e-6  # the family's inner norms do not follow rms_norm_eps
 _HEAD_FORMATS: dict[WeightFormat, WeightFormat] = {
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -97,9 +97,9 @@ class LatentAttention:
         self, weights: AttentionWeights, shape: AttentionShape, forms: Forms, *, name: str = ""
     ) -> None:
         self._name = name
-        self._weights = weights
-        self._shape = shape
-        self._forms = forms
+        self.weights = weights
+        self.shape = shape
+        self.forms = forms
         first = "q_proj" if weights.q_b is None else "q_a_proj"
         latent = weights.inner.outputs - shape.cached
         self._inner: Parts = ((f"{name}.{first}", 0), (f"{name}.kv_a_proj_with_mqa", latent))
@@ -110,50 +110,50 @@ class LatentAttention:
         self, out_TD: torch.Tensor, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch
     ) -> None:
         """Write the latents of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
-        w, s = self._weights, self._shape
-        inner_TX = self._forms.linear(x_TD, w.inner)
+        w, s = self.weights, self.shape
+        inner_TX = self.forms.linear(x_TD, w.inner)
         self._change_(self._inner, inner_TX, x_TD, batch)
         q_TX, fresh_TC = inner_TX[:, : -s.cached], inner_TX[:, -s.cached :]
         q_THQ = self._queries(q_TX, batch)
-        self._forms.latent_store_(
+        self.forms.latent_store_(
             fresh_TC,
             w.kv_norm,
-            _INNER_EPS,
+            INNER_EPS,
             turn_TR=batch.turn_TR,
             slot_T=batch.slot_T,
             cache_PZC=cache_PZC,
             q_THQ=q_THQ,
         )
         attended_TV = self._attend(q_THQ, cache_PZC, batch)
-        self._forms.linear(attended_TV, w.o, out=out_TD, add=True)
+        self.forms.linear(attended_TV, w.o, out=out_TD, add=True)
         self._change_(self._out, out_TD, attended_TV, batch)
 
     def _change_(self, parts: Parts, out_TO: torch.Tensor, x_TI: torch.Tensor, batch: FlatBatch) -> None:
         """Add what adapters change of the result of projections of one input."""
         if batch.adapters is not None and batch.adapters.touches(self._name):
-            self._forms.lora_add_(out_TO, x_TI, batch=batch.adapters, parts=parts)
+            self.forms.lora_add_(out_TO, x_TI, batch=batch.adapters, parts=parts)
 
     def _queries(self, q_TX: torch.Tensor, batch: FlatBatch) -> torch.Tensor:
         """All heads' queries, from the rows of `inner` that are not the latent's."""
-        w = self._weights
+        w = self.weights
         if w.q_b is not None and w.q_norm is not None:
-            low_TX = self._forms.rms_norm(q_TX, w.q_norm, _INNER_EPS)
-            q_TX = self._forms.linear(low_TX, w.q_b)
+            low_TX = self.forms.rms_norm(q_TX, w.q_norm, INNER_EPS)
+            q_TX = self.forms.linear(low_TX, w.q_b)
             self._change_(self._query, q_TX, low_TX, batch)
-        return q_TX.view(len(q_TX), self._shape.heads, self._shape.query)
+        return q_TX.view(len(q_TX), self.shape.heads, self.shape.query)
 
     def _attend(self, q_THQ: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch) -> torch.Tensor:
         """What the heads see, side by side: the input of `o_proj`."""
-        w, s = self._weights, self._shape
+        w, s = self.weights, self.shape
         out_THV = q_THQ.new_empty(len(q_THQ), s.heads, s.value)
         if batch.short is not None:
             few = slice(0, batch.short.tokens)
-            self._forms.latent_decode_(
+            self.forms.latent_decode_(
                 out_THV[few], q_THQ[few], cache_PZC, batch.short, heads=w.heads, scale=s.scale
             )
         for row in batch.long:
             many = slice(row.first, row.first + row.count)
-            self._forms.latent_expand_(
+            self.forms.latent_expand_(
                 out_THV[many],
                 q_THQ[many],
                 cache_PZC,

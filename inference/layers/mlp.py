@@ -14,8 +14,8 @@ class GatedMlp:
     """`down(silu(gate x) · up x)`: one expert that every token uses. `name` is its module's."""
 
     def __init__(self, experts: PackedExperts, forms: Forms, *, name: str = "") -> None:
-        self._experts = experts
-        self._forms = forms
+        self.experts = experts
+        self.forms = forms
         self._names = ExpertNames(name, routed=0, shared=experts.experts)
 
     def add_to(self, out_TD: torch.Tensor, x_TD: torch.Tensor, batch: FlatBatch) -> None:
@@ -25,10 +25,10 @@ class GatedMlp:
             x_TD,
             batch=batch,
             names=self._names,
-            experts=self._experts,
+            experts=self.experts,
             weights_TK=x_TD.new_empty(len(x_TD), 0),
             experts_TK=torch.empty(len(x_TD), 0, dtype=torch.int64),
-            forms=self._forms,
+            forms=self.forms,
         )
 
 

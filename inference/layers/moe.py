@@ -33,12 +33,13 @@ class MoeMlp:
         layer: int = 0,
     ) -> None:
         self._router_ED = router_ED
-        self._bias_E = bias_E
+        self.bias_E = bias_E
         self._spec = spec
-        self._experts = experts
+        self.experts = experts
+        self.shared = shared
         self._names = ExpertNames(name, routed=experts.experts - shared, shared=shared)
         self._layer = layer
-        self._forms = forms
+        self.forms = forms
 
     @property
     def router(self) -> tuple[torch.Tensor, RouterSpec]:
@@ -49,27 +50,27 @@ class MoeMlp:
         """Add the result for `x_TD`, the tokens of `batch`, to `out_TD` in place."""
         weights_TK, experts_TK = self._choose(x_TD, batch)
         if batch.observer is not None:
-            choice = LayerChoice(self._layer, x_TD, weights_TK, experts_TK, self._experts)
+            choice = LayerChoice(self._layer, x_TD, weights_TK, experts_TK, self.experts)
             batch.observer.see(choice)
         experts_add_(
             out_TD,
             x_TD,
             batch=batch,
             names=self._names,
-            experts=self._experts,
+            experts=self.experts,
             weights_TK=weights_TK,
             experts_TK=experts_TK,
-            forms=self._forms,
+            forms=self.forms,
         )
 
     def _choose(self, x_TD: torch.Tensor, batch: FlatBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        route = self._forms.route
+        route = self.forms.route
         if batch.routing is None or self._layer >= batch.routing.layers:
-            return route(x_TD, self._router_ED, self._bias_E, self._spec)
+            return route(x_TD, self._router_ED, self.bias_E, self._spec)
         return planned_route(
             x_TD,
             self._router_ED,
-            self._bias_E,
+            self.bias_E,
             self._spec,
             plan=batch.routing,
             layer=self._layer,

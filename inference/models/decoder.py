@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
 
 from inference.layers.batch import FlatBatch
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Forms
-from inference.layers.mlp import GatedMlp
 from inference.layers.moe import MoeMlp
+from inference.layers.whole import is_plain, whole_decoder
 from inference.models.interface import Architecture, DraftModule, Forward
+from moe_ops.decoder import DecoderEnds
 from moe_ops.linear import PackedMatrix
 from moe_ops.router import RouterSpec
-
-
-class Attention(Protocol):
-    """One layer's attention, whatever it caches."""
-
-    def add_to(
-        self, out_TD: torch.Tensor, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch
-    ) -> None:
-        """Write the rows of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderLayer:
-    """Attention and MLP with the norms before them."""
-
-    attention_norm: torch.Tensor
-    attention: Attention
-    mlp_norm: torch.Tensor
-    mlp: GatedMlp | MoeMlp
-    forms: Forms
-
-    def add_to(self, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch, eps: float) -> None:
-        """Add what the layer computes to `x_TD` in place; what later tokens need goes to `cache_PZC`."""
-        norm = self.forms.rms_norm
-        self.attention.add_to(x_TD, norm(x_TD, self.attention_norm, eps), cache_PZC, batch)
-        self.mlp.add_to(x_TD, norm(x_TD, self.mlp_norm, eps), batch)
 
 
 class Decoder:
@@ -74,6 +46,8 @@ class Decoder:
         self._norm = norm
         self._head = head
         self._forms = forms
+        ends = DecoderEnds(embedding, norm, head)
+        self._whole = whole_decoder(layers, ends, eps=config.rms_norm_eps)
 
     @property
     def routers(self) -> tuple[tuple[torch.Tensor, RouterSpec], ...]:
@@ -89,6 +63,20 @@ class Decoder:
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """Compute all tokens of `batch` and write what later ones need of them to `cache`."""
+        if self._whole is not None and batch.short is not None and is_plain(batch):
+            return Forward(
+                *self._whole.forward(
+                    batch.token_T,
+                    turn_TR=batch.turn_TR,
+                    slot_T=batch.slot_T,
+                    rows=batch.short,
+                    last_S=batch.last_S,
+                    cache_LPZC=cache,
+                )
+            )
+        return self._layer_by_layer(batch, cache)
+
+    def _layer_by_layer(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         eps = self.config.rms_norm_eps
         x_TD = self._embedding.index_select(0, batch.token_T).float()
         for index, layer in enumerate(self._layers):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from inference.layers.attention import AttentionShape, AttentionWeights, LatentAttention
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Packing
 from inference.layers.mlp import GatedMlp
 from inference.layers.moe import MoeMlp
 from inference.layers.rope import RopeTable, softmax_scale
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
-from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
 from inference.models.mtp import MtpModule
 from inference.models.packed import PackedStore

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from inference.layers.batch import FlatBatch
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Forms
-from inference.models.decoder import DecoderLayer
 from moe_ops.linear import PackedMatrix
 
 

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as fn
 
 from inference.layers.batch import FlatBatch
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Packing
 from inference.layers.moe import MoeMlp
 from inference.layers.rope import plain_rotations
 from inference.models.checkpoint import Checkpoint
-from inference.models.decoder import Decoder, DecoderLayer
+from inference.models.decoder import Decoder
 from inference.models.fields import Fields
 from inference.models.names import mlp_shapes, trunk_tensors
 from inference.models.packed import PackedStore

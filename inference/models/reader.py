@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from inference.layers.decoder_layer import Attention, DecoderLayer
 from inference.layers.forms import Packing
 from inference.layers.mlp import GatedMlp
 from inference.layers.moe import MoeMlp
 from inference.models.checkpoint import Checkpoint
-from inference.models.decoder import Attention, DecoderLayer
 from inference.models.packed import PackedStore
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
 from moe_ops.linear import PackedMatrix, pack_matrix

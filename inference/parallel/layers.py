@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from inference.layers.batch import FlatBatch
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import GroupedMlp
 from inference.layers.mlp import GatedMlp
-from inference.models.decoder import DecoderLayer
 from inference.parallel.ranks import Ranks
 from moe_ops.grouped_mlp import PackedExperts
 

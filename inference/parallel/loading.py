@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Forms, Packing, forms_for
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
 from inference.models.config_file import read_config
-from inference.models.decoder import DecoderLayer
 from inference.models.deepseek import DeepseekModel
 from inference.models.deepseek_build import DeepseekLoader
 from inference.models.digest import checkpoint_digest

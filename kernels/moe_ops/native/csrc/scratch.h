@@ -12,9 +12,11 @@ class Scratch {
   // Declares that the memory handed out so far is free again.
   static Scratch& begin() {
     thread_local Scratch scratch;
-    scratch.used_ = 0;
+    scratch.clear();
     return scratch;
   }
+
+  void clear() { used_ = 0; }
 
   // Room for `count` elements on cache lines of their own. Call `reserve` with the sum of all sizes first.
   template <class T>

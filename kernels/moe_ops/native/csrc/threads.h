@@ -1,15 +1,17 @@
-// One parallel region per call of an operation, on torch's own threads.
+// One parallel region per call of an operation, on torch's own threads; or one for many calls, within `together`.
 #pragma once
 
 #include <omp.h>
 
 #include <atomic>
+#include <exception>
 
 #include "spread.h"
+#include "team.h"
 
 namespace tokenworks {
 
-int thread_count();  // torch.get_num_threads(); 1 inside a region
+int thread_count();  // torch.get_num_threads(); 1 inside a region or a team's body
 
 // Ends the threads that help the calling one; its next region starts new ones.
 void release_threads();
@@ -22,6 +24,12 @@ void parallel(int wanted, const Body& body) {
     body(0, 1);
     return;
   }
+  if (Team* const team = Team::mine()) {
+    team->run(
+        threads,
+        [](const void* what, int thread, int count) { (*static_cast<const Body*>(what))(thread, count); }, &body);
+    return;
+  }
   Spread spread;
 #pragma omp parallel num_threads(threads)
   {
@@ -30,9 +38,43 @@ void parallel(int wanted, const Body& body) {
   }
 }
 
+// Runs body() on this thread while the others wait for what it calls in `parallel`: one region for all of it. What
+// the body throws is thrown again when the others have left.
+template <class Body>
+void together(const Body& body) {
+  const int threads = thread_count();
+  if (threads <= 1 || Team::mine() != nullptr) {
+    body();
+    return;
+  }
+  Team team(threads);
+  Spread spread;
+  std::exception_ptr failure;
+#pragma omp parallel num_threads(threads)
+  {
+    spread.settle();
+    if (omp_get_thread_num() == 0) {
+      team.begin(omp_get_num_threads());
+      try {
+        body();
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      team.end();
+    } else {
+      team.follow(omp_get_thread_num());
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
 // All threads of the region meet here; `team` as given to the body (1: alone, perhaps in a region of others).
 inline void barrier(int team = 2) {
   if (team == 1) return;
+  if (Team* const mine = Team::mine()) {
+    mine->meet();
+    return;
+  }
 #pragma omp barrier
 }
 
