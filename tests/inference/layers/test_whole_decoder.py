@@ -214,14 +214,10 @@ def test_what_does_not_fit_is_refused_and_the_next_pass_runs(
     model = load_model(tiny_dir, weights="int8")
     cache = model.new_cache(pages=2, page_size=PAGE_SIZE)
     batch = batch_of(model, [(1, 3)], [[1]])
-    rows = batch.short
-    assert rows is not None
-    if "pages" in change:
-        change = {
-            "short": dataclasses.replace(rows, pages_BP=torch.tensor(change["pages"], dtype=torch.int32))
-        }
-    if "end" in change:
-        change = {"short": dataclasses.replace(rows, end_B=torch.tensor([change["end"]], dtype=torch.int32))}
+    if change.keys() & {"pages_BP", "end_B"}:
+        assert batch.short is not None
+        rows = {name: torch.tensor(value, dtype=torch.int32) for name, value in change.items()}
+        change = {"short": dataclasses.replace(batch.short, **rows)}
     with torch.inference_mode():
         expected = model.forward(batch, cache.clone())
         with pytest.raises(error, match=message):
