@@ -177,7 +177,7 @@ def test_a_whole_pass_is_its_operations_to_the_bit(
 def test_long_rows_are_computed_one_by_one(tiny_dir: Path, calls: list[int]) -> None:
     model = load_model(tiny_dir)
     batch = batch_of(model, [(3, 4)], [[0]])
-    row = LongRow(0, 3, 1, torch.tensor([0]))
+    row = LongRow(0, 3, 1, torch.tensor([0], dtype=torch.int32))
     cache = model.new_cache(pages=1, page_size=PAGE_SIZE)
     model.forward(dataclasses.replace(batch, short=None, long=(row,)), cache)
     assert not calls
