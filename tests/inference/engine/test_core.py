@@ -227,10 +227,11 @@ def test_numbers_that_are_not_finite_end_one_request_and_poison_no_page(
     """The embedding of token 200 is broken; its latents must not reach the next holder of the page."""
     config = EngineConfig(page_size=64, pages=2, max_running=2, step_token_budget=128)
     expected = serve(make(model, tokenizer, config), [request(2, 7)])["r2"]
-    embedding = model._embedding
+    row_D = model._embedding[200]  # in place: the kernels are bound to this memory
+    before_D = row_D.clone()
     try:
-        model._embedding = embedding.clone()
-        model._embedding[200] = float("nan")
+        with torch.inference_mode():
+            row_D.fill_(float("nan"))
         engine = make(model, tokenizer, config)
         broken = GenerationRequest("bad", (9, 200, 10), SamplingParams(max_tokens=5))
         events = serve(engine, [broken, request(2, 7)])
@@ -239,7 +240,8 @@ def test_numbers_that_are_not_finite_end_one_request_and_poison_no_page(
         for _ in range(2):  # both pages have been the broken one's by now
             assert tokens(serve(engine, [request(2, 7)])["r2"]) == tokens(expected)
     finally:
-        model._embedding = embedding
+        with torch.inference_mode():
+            row_D.copy_(before_D)
 
 
 def test_ending_all_leaves_an_empty_engine(model: CausalModel, tokenizer: Tokenizer) -> None:

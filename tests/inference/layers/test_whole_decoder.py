@@ -16,9 +16,9 @@ from inference.layers.batch import FlatBatch, LongRow
 from inference.models.interface import CausalModel, Forward
 from inference.models.loader import load_model
 from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
+from inference.routing.observer import LayerChoice
 from moe_ops import native
 from moe_ops.decoder import NativeDecoder
-from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.latent_attention import PagedRows
 from moe_ops.linear import FORMATS, WeightFormat
 
@@ -37,15 +37,8 @@ class Watcher:
     def __init__(self) -> None:
         self.seen = 0
 
-    def see(
-        self,
-        layer: int,
-        x_TD: torch.Tensor,
-        weights_TK: torch.Tensor,
-        experts_TK: torch.Tensor,
-        experts: PackedExperts,
-    ) -> None:
-        del layer, x_TD, weights_TK, experts_TK, experts
+    def see(self, choice: LayerChoice) -> None:
+        del choice
         self.seen += 1
 
 
@@ -152,7 +145,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @settings(
-    max_examples=16,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
