@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from inference.engine.core import Engine
 from inference.engine.runner import Runner
