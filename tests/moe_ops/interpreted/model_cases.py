@@ -32,6 +32,8 @@ TRITON = Forms(
     latent_store_=latent_store_,
     latent_decode_=latent_decode_,
     latent_expand_=TORCH.latent_expand_,
+    lora_add_=TORCH.lora_add_,
+    lora_mlp_=TORCH.lora_mlp_,
 )
 PAGE = 4
 
