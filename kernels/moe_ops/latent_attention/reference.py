@@ -81,7 +81,8 @@ def expanded_attention(
     tokens, context = len(q_THQ), len(context_SC)
     hidden_TS = torch.ones(tokens, context, dtype=torch.bool).triu(context - tokens + 1)
     weights_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1)
-    return torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])
+    values_THV: torch.Tensor = torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])
+    return values_THV
 
 
 def _per_head(matrix: PackedMatrix, heads: LatentHeads) -> torch.Tensor:
