@@ -81,12 +81,12 @@ def expanded_attention(
     tokens, context = len(q_THQ), len(context_SC)
     hidden_TS = torch.ones(tokens, context, dtype=torch.bool).triu(context - tokens + 1)
     weights_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf")).softmax(-1)
-    values_THV: torch.Tensor = torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])
-    return values_THV
+    return torch.einsum("hts,shv->thv", weights_HTS, both_SHU[..., nope:])
 
 
 def _per_head(matrix: PackedMatrix, heads: LatentHeads) -> torch.Tensor:
-    return unpack_matrix(matrix).unflatten(0, (heads.heads, -1))
+    per_head: torch.Tensor = unpack_matrix(matrix).unflatten(0, (heads.heads, -1))
+    return per_head
 
 
 def _met(x_THI: torch.Tensor, matrix: PackedMatrix) -> torch.Tensor:
