@@ -24,6 +24,7 @@ NAMES = (
     "attention",
     "attention_expand",
     "matrix_portable",
+    "team",
 )
 SCALE = ctypes.c_float(0.25)
 

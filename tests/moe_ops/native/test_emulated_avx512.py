@@ -42,7 +42,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if probe.returncode != 0:
         pytest.skip("SIMDe's headers are not installed (Debian: libsimde-dev)")
     folder = tmp_path_factory.mktemp("emulated")
-    names = ("matrix_vnni", "matrix_avx512", "matrix_avx2", "linear", "grouped_mlp")
+    names = ("matrix_vnni", "matrix_avx512", "matrix_avx2", "linear", "grouped_mlp", "team")
     sources = [HERE / "emulated.cpp", *(SOURCES / f"{name}.cpp" for name in names)]
     flags = [flag for flag in COMMON_FLAGS if flag not in ("-O3", "-fvisibility=hidden")]
     flags += [
