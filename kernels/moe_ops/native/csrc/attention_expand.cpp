@@ -10,7 +10,7 @@ namespace tokenworks::attention {
 namespace {
 
 constexpr int64_t kQueries = 128;  // that pass a head's context together, from the second-level cache
-constexpr int64_t kPiece = 1024;  // positions expanded at a time, so that memory does not grow with the context
+constexpr int64_t kPiece = 512;  // positions expanded at a time, so that memory does not grow with the context
 
 // Context positions [first, first + count), expanded by all threads and then seen by all queries.
 class PieceRun {
