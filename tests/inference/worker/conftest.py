@@ -223,6 +223,10 @@ class Worker:
         """Wait until nothing is in flight."""
         await until(lambda: not self.runtime.in_flight)
 
+    async def asked(self) -> None:
+        """Wait until the engine has been given a request."""
+        await until(lambda: self.engine.requests)
+
     async def busy(self) -> None:
         """Wait until the engine works on a request."""
         await until(lambda: self.engine.running > 0)

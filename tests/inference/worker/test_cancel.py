@@ -100,8 +100,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(worker: Any, monkeypatch: 
     _, writer = await asyncio.open_connection(host, port, limit=1024)
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nx-request-id: req_1\r\n"
     writer.write(f"{head}authorization: Bearer dispatch-token\r\n\r\n".encode() + body)
-    while not worker.engine.requests:  # the scripted engine is through before anybody looks whether it works
-        await asyncio.sleep(0.005)
+    await worker.asked()  # the scripted engine is through before anybody looks whether it works
     try:
         entry = await entry_of(worker)
         assert entry["finish_reason"] == "cancelled"
