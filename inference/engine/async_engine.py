@@ -18,7 +18,7 @@ import torch
 from inference.engine.front import EngineFront
 from inference.engine.loading import LoadedEngine, engine_load
 from inference.engine.loop import EngineLoop
-from inference.engine.pace import PacedLine
+from inference.engine.pace import on_beat
 from inference.engine.types import EngineConfig, RequestRejected
 from inference.engine.wire import AdapterChanged, Command, Ended, Report, Stepped, Stop
 
@@ -74,8 +74,7 @@ class AsyncEngine(EngineFront):
     def _run(self, line: _QueueLine) -> None:
         """The engine's thread."""
         torch.set_num_threads(self.config.threads)
-        paced = self.config.paced
-        EngineLoop(self._engine, PacedLine(line, self._period_s) if paced else line).run()
+        EngineLoop(self._engine, on_beat(line, self.config, self._period_s)).run()
 
 
 class _QueueLine:

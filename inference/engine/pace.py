@@ -18,6 +18,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING, NamedTuple
 
+from inference.engine.types import EngineConfig
 from inference.engine.wire import Command, Ended, Report, Stepped
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class PacedLine:
         wait_s = place.go_on_s - time.perf_counter()
         if wait_s > 0:
             time.sleep(wait_s)
+
+
+def on_beat(line: Line, config: EngineConfig, period_s: float) -> Line:
+    """The line that an engine's steps go through: at the beat where the engine is paced."""
+    return PacedLine(line, period_s) if config.paced else line
 
 
 class Holding:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inference.engine.loading import engine_load
 from inference.engine.loop import EngineLoop, FrontGoneError
-from inference.engine.pace import PacedLine
+from inference.engine.pace import on_beat
 from inference.engine.types import TokenEvent
 from inference.engine.wire import (
     Command,
@@ -118,8 +118,7 @@ def serve(line: SocketLine) -> int:
     gc.enable()
     profiles = tuple(loaded.engine.changes.profiles)
     line.send(frame_encode(Ready(loaded.max_model_len, loaded.model_config.vocab_size, profiles)))
-    paced = order.config.paced
-    reason = EngineLoop(loaded.engine, PacedLine(line, loaded.period_s) if paced else line).run()
+    reason = EngineLoop(loaded.engine, on_beat(line, order.config, loaded.period_s)).run()
     return os.EX_SOFTWARE if reason == "lost" else os.EX_OK
 
 
