@@ -18,6 +18,13 @@ using tokenworks::checks::ints;
 using tokenworks::checks::is_bfloat16;
 using tokenworks::checks::matrix;
 
+// What is wanted of the queries and results of both ways.
+void check_heads(const Tensor& out_THV, const Tensor& q_THQ, const char* name) {
+  floats(out_THV, "out_THV");
+  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2), name,
+              ": queries must be float32 and dense within a token");
+}
+
 void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cache_PZC, const Tensor& pages_BP,
                    const Tensor& first_B, const Tensor& count_B, const Tensor& end_B, const Tensor& key,
                    const Tensor& key_scales, int64_t key_code, const Tensor& kv_b, const Tensor& kv_b_scales,
@@ -28,9 +35,7 @@ void latent_decode(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
                   out_THV.size(0) == tokens && out_THV.size(1) == heads &&
                   first_B.numel() == batch && count_B.numel() == batch && end_B.numel() == batch,
               "latent_decode: shapes do not fit each other");
-  floats(out_THV, "out_THV");
-  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
-              "latent_decode: queries must be float32 and dense within a token");
+  check_heads(out_THV, q_THQ, "latent_decode");
   const tokenworks::attention::Rows rows{ints(pages_BP, "pages_BP"), ints(first_B, "first_B"),
                                          ints(count_B, "count_B"), ints(end_B, "end_B"),
                                          batch, pages_BP.size(1)};
@@ -60,9 +65,7 @@ void latent_expand(const Tensor& out_THV, const Tensor& q_THQ, const Tensor& cac
                   cache_PZC.size(2) == latent + rotary && out_THV.size(0) == tokens && out_THV.size(1) == heads &&
                   pages_P.dim() == 1,
               "latent_expand: shapes do not fit each other");
-  floats(out_THV, "out_THV");
-  TORCH_CHECK(q_THQ.scalar_type() == at::kFloat && q_THQ.stride(2) == 1 && q_THQ.stride(1) == q_THQ.size(2),
-              "latent_expand: queries must be float32 and dense within a token");
+  check_heads(out_THV, q_THQ, "latent_expand");
   const int32_t first = 0, count = static_cast<int32_t>(tokens), length = static_cast<int32_t>(end);
   const int32_t* const pages = ints(pages_P, "pages_P");
   check_places({pages, &first, &count, &length, 1, pages_P.size(0)}, tokens, cache_PZC.size(0), cache_PZC.size(1));

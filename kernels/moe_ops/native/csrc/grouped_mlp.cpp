@@ -8,14 +8,7 @@
 namespace tokenworks {
 namespace {
 
-constexpr int kGateTiles = 2 * kGroup / kTile;  // tiles that make one group of activations
-constexpr int kGateWidth = kGateTiles * kTile;
-constexpr int kDownTiles = 4;
-constexpr int kDownTilesFew = 2;  // more and smaller items where each is short
-constexpr int kDownWidth = kDownTiles * kTile;
 constexpr int kBeginning = 2048;  // bytes of an expert's tiles that are asked for while another is at work
-constexpr int kGateRows = 24;  // their products stay in the first-level cache
-static_assert(kGateWidth <= kColumns);
 
 // Pairs of token and expert, sorted by expert and, within it, by token. Pairs of expert e are first[e] … first[e + 1].
 struct Pairs {

@@ -10,13 +10,7 @@
 namespace tokenworks::lora {
 namespace {
 
-constexpr int kGateTiles = 2 * kGroup / kTile;  // tiles that make one group of activations
-constexpr int kGateWidth = kGateTiles * kTile;
-constexpr int kGateRows = 24;
 constexpr int kShrinkRows = 24;
-constexpr int kDownTiles = 4;
-constexpr int kDownTilesFew = 2;
-constexpr int kDownWidth = kDownTiles * kTile;
 
 enum Side { gate = 0, up = 1, down = 2 };
 
@@ -59,12 +53,8 @@ struct Sorted {
   Sorted(const Experts& experts, const Choice& choice, const Change* changes, int tokens)
       : first(experts.count + 1), run_first(experts.count + 1) {
     const int each = choice.chosen + experts.shared;
-    const auto expert_of = [&](int t, int k) {
-      return k < choice.chosen ? static_cast<int>(choice.experts[t * choice.chosen + k])
-                               : experts.count - experts.shared + k - choice.chosen;
-    };
     for (int t = 0; t < tokens; ++t)
-      for (int k = 0; k < each; ++k) ++first[expert_of(t, k) + 1];
+      for (int k = 0; k < each; ++k) ++first[expert_of(experts, choice, t, k) + 1];
     for (int e = 0; e < experts.count; ++e) {
       if (first[e + 1] > 0) used.push_back(e);
       first[e + 1] += first[e];
@@ -74,7 +64,7 @@ struct Sorted {
     for (int t = 0; t < tokens; ++t)
       for (int k = 0; k < each; ++k) {
         const float weight = k < choice.chosen ? choice.weights[t * choice.chosen + k] : 1.0f;
-        pairs[next[expert_of(t, k)]++] = {t, weight, changes + static_cast<size_t>(t * each + k) * kSides};
+        pairs[next[expert_of(experts, choice, t, k)]++] = {t, weight, changes + static_cast<size_t>(t * each + k) * kSides};
       }
     for (const Pair& pair : pairs) token.push_back(pair.token);
     for (int e = 0; e < experts.count; ++e) {

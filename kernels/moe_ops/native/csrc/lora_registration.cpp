@@ -79,8 +79,7 @@ std::vector<Change> changes_of(const Tensor& bank, const std::vector<Table>& tab
     TORCH_CHECK(bank_of[t] < static_cast<int64_t>(tables.size()), "bank ", bank_of[t], " of ", tables.size());
     if (bank_of[t] < 0) continue;
     for (int64_t k = 0; k < each; ++k) {
-      const int64_t expert = k < choice.chosen ? choice.experts[t * choice.chosen + k]
-                                               : experts.count - experts.shared + k - choice.chosen;
+      const int64_t expert = expert_of(experts, choice, t, k);
       for (int64_t side = 0; side < kSides; ++side) {
         const bool down = side == kSides - 1;
         const Change change = tables[bank_of[t]].at(expert * kSides + side, down ? width : experts.hidden);
