@@ -52,9 +52,14 @@ void linear(const Matrix& matrix, int outputs, const float* x, int64_t x_stride,
       const int row = item / blocks * chunk, tile = item % blocks * kTilesTogether;
       const int count = std::min(chunk, rows - row), tiles = std::min(kTilesTogether, matrix.tiles - tile);
       const int column = tile * kTile, width = std::min(tiles * kTile, outputs - column);
+      float* const result = out + row * out_stride + column;
+      if (!add && width == tiles * kTile) {
+        kernel.multiply(matrix, tile, tiles, prepared.from(row), count, result, static_cast<size_t>(out_stride));
+        continue;
+      }
       kernel.multiply(matrix, tile, tiles, prepared.from(row), count, y, kWidth);
       for (int i = 0; i < count; ++i) {
-        float* const target = out + (row + i) * out_stride + column;
+        float* const target = result + i * out_stride;
         if (add)
           for (int c = 0; c < width; ++c) target[c] += y[i * kWidth + c];
         else

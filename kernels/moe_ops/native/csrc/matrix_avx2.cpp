@@ -48,7 +48,7 @@ struct Int4Block {
       for (int v = 0; v < V; ++v) {
         const __m256 scale = Simd::widen_bf16(at.scales[v] + group * kTile);
         for (int t = 0; t < T; ++t) {
-          const __m256i zero = _mm256_set1_epi32(8 * at.sum[t][group]);
+          const __m256i zero = _mm256_set1_epi32(product(at.sum[t][group], 8));
           const __m256i exact = _mm256_sub_epi32(_mm256_madd_epi16(sum[t][v], ones), zero);
           const __m256 both = _mm256_mul_ps(scale, _mm256_set1_ps(at.scale[t][group / (kGroup / kSum)]));
           total[t][v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(exact), both, total[t][v]);

@@ -6,6 +6,11 @@
 
 namespace {
 
+// Sums of codes that stand for numbers beyond all limits may wrap; such results are NaN by their scale.
+inline int32_t product(uint32_t sum, int factor) {
+  return static_cast<int32_t>(sum * static_cast<uint32_t>(factor));
+}
+
 template <int V, int T>
 struct Place {
   const uint8_t* data[V];

@@ -26,16 +26,22 @@ inline Simd::F weight(Simd::I line) {
   }
 }
 
+// Adds the products with input k of a step; `data` is where the vectors' tiles start, `step` counts 64 bytes.
 template <Format format, int V, int T, int k>
-inline void multiply_input(const Simd::I (&line)[V], const float* const (&x)[T], size_t at, Simd::F (&sum)[T][V]) {
+[[gnu::always_inline]] inline void multiply_input(const uint8_t* const (&data)[V], size_t step,
+                                                  const float* const (&x)[T], size_t at, Simd::F (&sum)[T][V]) {
   Simd::F w[V];
 #pragma GCC unroll 8
-  for (int v = 0; v < V; ++v) w[v] = weight<format, k>(line[v]);
+  for (int v = 0; v < V; ++v) {
+    const uint8_t* line = data[v] + step * 64;
+    if (k > 0 && T * V > Simd::sums) asm("" : "+r"(line));  // or all inputs would share a load, and a register
+    w[v] = weight<format, k>(Simd::load_int(line));
+  }
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     const Simd::F xt = Simd::set(x[t][at + k]);
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sum[t][v] = Simd::fma(w[v], xt, sum[t][v]);
+    for (int v = 0; v < V; ++v) Simd::add_product(w[v], xt, sum[t][v]);
   }
 }
 
@@ -66,25 +72,21 @@ inline void multiply_floats(const Matrix& m, int first, const Rows& rows, float*
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sum[t][v] = Simd::set(0.0f);
     for (; done < end; ++done) {
-      Simd::I line[V];
+      // One row alone reads as fast as the processor's own pre-fetchers can follow.
+      if constexpr (T > 1)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        // One row alone reads as fast as the processor's own pre-fetchers can follow.
-        if constexpr (T > 1)
-          if (v % kVectors == 0) __builtin_prefetch(data[v] + done * 64 + kAhead);
-        line[v] = Simd::load_int(data[v] + done * 64);
-      }
-      multiply_input<format, V, T, 0>(line, x, done * kTogether, sum);
-      if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(line, x, done * kTogether, sum);
+        for (int v = 0; v < V; v += kVectors) __builtin_prefetch(data[v] + done * 64 + kAhead);
+      multiply_input<format, V, T, 0>(data, done, x, done * kTogether, sum);
+      if constexpr (kTogether > 1) multiply_input<format, V, T, 1>(data, done, x, done * kTogether, sum);
       if constexpr (kTogether > 2) {
-        multiply_input<format, V, T, 2>(line, x, done * kTogether, sum);
-        multiply_input<format, V, T, 3>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 2>(data, done, x, done * kTogether, sum);
+        multiply_input<format, V, T, 3>(data, done, x, done * kTogether, sum);
       }
       if constexpr (kTogether > 4) {
-        multiply_input<format, V, T, 4>(line, x, done * kTogether, sum);
-        multiply_input<format, V, T, 5>(line, x, done * kTogether, sum);
-        multiply_input<format, V, T, 6>(line, x, done * kTogether, sum);
-        multiply_input<format, V, T, 7>(line, x, done * kTogether, sum);
+        multiply_input<format, V, T, 4>(data, done, x, done * kTogether, sum);
+        multiply_input<format, V, T, 5>(data, done, x, done * kTogether, sum);
+        multiply_input<format, V, T, 6>(data, done, x, done * kTogether, sum);
+        multiply_input<format, V, T, 7>(data, done, x, done * kTogether, sum);
       }
     }
     for (int v = 0; v < V; ++v) {

@@ -27,7 +27,8 @@ struct Int8Block {
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
         const int32_t* x = at.sum[t] + group * (kGroup / kSum);
-        const __m512i extra = _mm512_set1_epi32(-128 * (x[0] + x[1] + x[2] + x[3]));
+        const uint32_t all = uint32_t(x[0]) + uint32_t(x[1]) + uint32_t(x[2]) + uint32_t(x[3]);
+        const __m512i extra = _mm512_set1_epi32(product(all, -128));
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) sum[t][v] = extra;
       }
@@ -72,7 +73,7 @@ struct Int4Block {
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) sum[t][v] = _mm512_set1_epi32(-8 * at.sum[t][group]);
+        for (int v = 0; v < V; ++v) sum[t][v] = _mm512_set1_epi32(product(at.sum[t][group], -8));
 #pragma GCC unroll 4
       for (int step = 0; step < kSum / 8; ++step) {
         __m512i even[V], odd[V];

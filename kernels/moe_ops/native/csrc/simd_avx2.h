@@ -10,6 +10,7 @@ struct Simd {
   static constexpr int lanes = 8;
   static constexpr int block_few = 4;  // vectors of outputs that a block of few rows takes
   static constexpr int block_many = 2;  // and one of many rows
+  static constexpr int sums = 8;  // that leave registers free for more than one step of weights
   using F = __m256;
   using I = __m256i;
 
@@ -34,6 +35,8 @@ struct Simd {
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  // In place: left to itself the compiler moves sums from register to register until some end in memory.
+  static void add_product(F a, F b, F& sum) { asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }

@@ -10,6 +10,7 @@ struct Simd {
   static constexpr int lanes = 16;
   static constexpr int block_few = 4;  // vectors of outputs that a block of few rows takes
   static constexpr int block_many = 2;  // and one of many rows
+  static constexpr int sums = 24;  // that leave registers free for more than one step of weights
   using F = __m512;
   using I = __m512i;
 
@@ -34,6 +35,7 @@ struct Simd {
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static void add_product(F a, F b, F& sum) { sum = fma(a, b, sum); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }

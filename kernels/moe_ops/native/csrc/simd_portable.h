@@ -10,6 +10,7 @@ struct Simd {
   static constexpr int lanes = 16;
   static constexpr int block_few = 1;  // vectors of outputs that a block of few rows takes
   static constexpr int block_many = 1;  // and one of many rows
+  static constexpr int sums = 4;  // that leave registers free for more than one step of weights
   using F = float __attribute__((vector_size(64)));
   using I = int32_t __attribute__((vector_size(64)));
 
@@ -28,11 +29,15 @@ struct Simd {
   static F add(F a, F b) { return a + b; }
   static F mul(F a, F b) { return a * b; }
   static F div(F a, F b) { return a / b; }
+  static void add_product(F a, F b, F& sum) { sum = fma(a, b, sum); }
   static F fma(F a, F b, F c) { return a * b + c; }
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }
   static F abs(F a) { return as_float(as_int(a) & 0x7fffffff); }
-  static I add_int(I a, I b) { return a + b; }
+  static I add_int(I a, I b) {  // what is too large wraps
+    using U = uint32_t __attribute__((vector_size(64)));
+    return reinterpret_cast<I>(reinterpret_cast<U>(a) + reinterpret_cast<U>(b));
+  }
   static I and_int(I a, I b) { return a & b; }
   template <int n>
   static I left(I a) {
@@ -59,9 +64,9 @@ struct Simd {
     return sum;
   }
   static int32_t total_int(I a) {
-    int32_t sum = 0;
-    for (int i = 0; i < lanes; ++i) sum += a[i];
-    return sum;
+    uint32_t sum = 0;
+    for (int i = 0; i < lanes; ++i) sum += static_cast<uint32_t>(a[i]);
+    return static_cast<int32_t>(sum);
   }
 
  private:
