@@ -250,6 +250,7 @@ class EngineFront(ABC):
         for answer in self._changes:
             if not answer.done():
                 answer.set_exception(RequestRejected("engine_closed", "the engine has ended"))
+        self._holding.close()
         self._ended.set()
 
 

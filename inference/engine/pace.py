@@ -11,13 +11,13 @@ that was too short, and shorter only when half of it would do.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import TYPE_CHECKING, NamedTuple
 
+from inference.alarm import Alarm
 from inference.engine.types import EngineConfig
 from inference.engine.wire import Command, Ended, Report, Stepped
 
@@ -31,7 +31,7 @@ HEADROOM = 1.1
 LOST_SHARE = 0.003  # of the steps may be later than the slack
 SETTLED = 0.5  # of the period would do before it gets shorter
 _EXACT = 0.01  # of the period
-_EARLY_S = 2e-4  # event loops count in milliseconds
+_EARLY_S = 2e-5  # waiting takes longer than that
 
 
 class Place(NamedTuple):
@@ -150,6 +150,7 @@ class Holding:
 
     def __init__(self, hand_on: Callable[[Stepped | Ended], None]) -> None:
         self._hand_on = hand_on
+        self._alarm = Alarm(self._look)
         self._held: deque[Stepped | Ended] = deque()
 
     def take(self, report: Stepped | Ended) -> None:
@@ -168,11 +169,16 @@ class Holding:
         while self._held:
             self._hand_on(self._held.popleft())
 
+    def close(self) -> None:
+        """Hand on nothing more."""
+        self._held.clear()
+        self._alarm.close()
+
     def _look(self) -> None:
-        while self._held and (wait_s := _due_s(self._held[0]) - time.perf_counter()) <= _EARLY_S:
+        while self._held and (due_s := _due_s(self._held[0])) <= time.perf_counter() + _EARLY_S:
             self._hand_on(self._held.popleft())
         if self._held:
-            asyncio.get_running_loop().call_later(wait_s, self._look)
+            self._alarm.set(due_s)
 
 
 def _due_s(report: Stepped | Ended) -> float:
