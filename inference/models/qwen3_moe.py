@@ -110,9 +110,8 @@ class GroupedQueryAttention:
         self, out_TD: torch.Tensor, x_TD: torch.Tensor, cache_PZC: torch.Tensor, batch: FlatBatch
     ) -> None:
         """Write keys and values of `x_TD` to the cache, attend, and add the result to `out_TD` in place."""
-        c = self._config
+        c, keys = self._config, self._config.num_key_value_heads
         heads_TYX = self._linear(x_TD, self._qkv).unflatten(1, (-1, c.head_dim))
-        keys = c.num_key_value_heads
         q_THX, k_TGX, v_TGX = heads_TYX.split([c.num_attention_heads, keys, keys], dim=1)
         turn_T1R = batch.turn_TR.unsqueeze(1)
         q_THX = rotate_pairs(self._head_norm(q_THX, self._q_norm), turn_T1R)
