@@ -2,7 +2,9 @@
 
 Needs a C++20 compiler (`$CXX`, else g++ or clang++) and nothing else. A source whose name ends in `_avx2`,
 `_avx512` or `_vnni` is compiled for that instruction set and must be called only after the run-time check of
-`cpu.h`; all others run anywhere.
+`cpu.h`; all others run anywhere. `torch.utils.cpp_extension` says where torch's headers and libraries are;
+its `CppExtension` and `load` do not compile them, as they give all sources the same flags, the first links a
+library to one version of Python, and the second needs ninja.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+from torch.utils.cpp_extension import include_paths, library_paths
 
 from moe_ops.native.library import (
     COMMON_FLAGS,
@@ -31,10 +33,8 @@ from moe_ops.native.library import (
     library_name,
 )
 
-_TORCH = Path(torch.__file__).parent
 
-
-class BuildError(Exception):
+class BuildError(RuntimeError):
     """The library could not be compiled; the message holds the compiler's own."""
 
 
@@ -51,10 +51,13 @@ def build() -> Path:
 
 
 def compiler() -> str:
-    """Path of the C++ compiler to use. Raises `BuildError` when there is none."""
-    for name in filter(None, (os.environ.get("CXX"), "g++", "clang++")):
+    """Path of the C++ compiler to use: `$CXX` where set. Raises `BuildError` when it is not there."""
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "clang++"):
         if path := shutil.which(name):
             return path
+    if named:
+        raise BuildError(f"CXX names {named!r}, and there is no such program")
     raise BuildError("no C++ compiler found (g++ or clang++; on Debian or Ubuntu: apt install g++)")
 
 
@@ -78,8 +81,7 @@ def _compile_all(folder: Path) -> Path:
 
 
 def _compile(command: str, source: Path, out: Path) -> None:
-    include = _TORCH / "include"
-    headers = ["-isystem", str(include), "-isystem", str(include / "torch" / "csrc" / "api" / "include")]
+    headers = [word for folder in include_paths() for word in ("-isystem", folder)]
     _execute([command, *COMMON_FLAGS, *_isa_flags(source), *headers, "-c", str(source), "-o", str(out)])
 
 
@@ -89,7 +91,7 @@ def _isa_flags(source: Path) -> tuple[str, ...]:
 
 def _link_flags() -> list[str]:
     # torch brings its own libgomp: linking the same soname keeps one pool of threads in the process
-    return [f"-L{_TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-l:libgomp.so.1"]
+    return [*(f"-L{folder}" for folder in library_paths()), "-ltorch_cpu", "-lc10", "-l:libgomp.so.1"]
 
 
 def _sources() -> list[Path]:

@@ -46,6 +46,12 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, 
         builder.compiler()
 
 
+def test_a_compiler_that_is_named_but_missing_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(builder.BuildError, match="'no-such-compiler'"):
+        builder.compiler()
+
+
 def test_a_compiler_s_complaint_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.cpp").write_text("int broken = no_such_thing;")
     monkeypatch.setattr(builder, "SOURCES", tmp_path)
