@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 class Engine:
     """Requests in, one step after the other, token events out. `clock` counts seconds; `changes` are the
-    runner's.
+    runner's; `speculation` decides when to draft, where the runner can.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Engine:
         grammars: GrammarFactory | None = None,
         clock: Callable[[], float] = time.perf_counter,
         changes: Changes | None = None,
+        speculation: SpeculationControl | None = None,
     ) -> None:
         self._config = config
         self._runner = runner
@@ -49,7 +50,7 @@ class Engine:
         self.changes = changes or Changes()
         self._refused: dict[Sequence, Progress] = {}
         self._scheduler = Scheduler(config, eos_ids)
-        self._speculation = SpeculationControl() if runner.can_draft else None
+        self._speculation = (speculation or SpeculationControl()) if runner.can_draft else None
         self._events = EventWriter(eos_ids)
         self._arrivals = self._steps = 0
         self._schedule_s = 0.0

@@ -18,6 +18,7 @@ from stack.layout import ROOT
 BENCHES = (
     "bench.engine_decode",
     "bench.engine_peers",
+    "bench.speculation",
     "bench.engine_start",
     "bench.kernels",
     "bench.scheduler_share",
