@@ -13,8 +13,6 @@ import pytest
 
 from moe_ops.native.library import built_library
 
-pytest.importorskip("hatchling", reason="the build backend is not installed")
-
 ROOT = Path(__file__).resolve().parents[3]
 _SENTENCE = "carries no CPU kernels"
 _FEATURES = "import moe_ops; from moe_ops import native; print(moe_ops.__file__, native.features()['native'])"
