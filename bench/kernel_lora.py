@@ -4,15 +4,15 @@ adapter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle
 
 import torch
 
-from bench.kernel_case import BEYOND_CACHES, Case
-from bench.kernel_products import expert_bytes, expert_count, expert_operations, experts_used
+from bench.kernel_case import BEYOND_CACHES, Case, Work
+from bench.kernel_products import expert_bytes, expert_operations, expert_stacks, experts_used
 from inference.models.config import ModelConfig
-from moe_ops.grouped_mlp import PackedExperts, pack_experts
+from moe_ops.grouped_mlp import PackedExperts
 from moe_ops.linear import WeightFormat, unpack_matrix
 from moe_ops.lora import (
     ExpertNames,
@@ -29,7 +29,6 @@ from moe_ops.lora import (
 RANK = 16
 _CHOICES = 16
 _FACTOR_BYTES = 2  # adapters come in bfloat16
-_LAYERS_MOST = 64
 
 Shapes = Iterable[tuple[str, int, int]]
 
@@ -38,13 +37,9 @@ def lora_cases(config: ModelConfig, weights: WeightFormat, tokens: Sequence[int]
     """Both operations with so many tokens."""
     for count in tokens:
         yield _add(config, count)
-    experts = pack_experts(
-        torch.randn(expert_count(config), 2 * config.moe_intermediate_size, config.hidden_size),
-        torch.randn(expert_count(config), config.hidden_size, config.moe_intermediate_size),
-        weights,
-    )
+    stacks = expert_stacks(config, weights)
     for count in tokens:
-        yield _experts(config, experts, count)
+        yield _experts(config, stacks, count)
 
 
 def _add(config: ModelConfig, tokens: int) -> Case:
@@ -52,14 +47,12 @@ def _add(config: ModelConfig, tokens: int) -> Case:
     hidden, first = config.hidden_size, config.num_attention_heads * config.qk_head_dim
     widths = first, config.kv_lora_rank + config.qk_rope_head_dim
     numbers = RANK * (2 * hidden + sum(widths))  # of one token's factors
-    layers = min(max(2, -(-BEYOND_CACHES // (tokens * numbers * _FACTOR_BYTES))), _LAYERS_MOST)
+    layers = max(2, -(-BEYOND_CACHES // (tokens * numbers * _FACTOR_BYTES)))
     shapes = [
         (f"{layer}.{place}", width, hidden) for layer in range(layers) for place, width in enumerate(widths)
     ]
     banks = [_bank(shapes) for _ in range(tokens)]
-    batch = LoraBatch.build(banks)
-    if batch is None:
-        raise ValueError("no tokens, no adapters")
+    batch = _batch(banks)
     parts: list[Parts] = [((f"{layer}.0", 0), (f"{layer}.1", first)) for layer in range(layers)]
     x_TI = torch.randn(tokens, hidden)
     ours_TO, theirs_TO = torch.zeros(tokens, sum(widths)), torch.zeros(tokens, sum(widths))
@@ -80,35 +73,58 @@ def _add(config: ModelConfig, tokens: int) -> Case:
     )
 
 
-def _experts(config: ModelConfig, experts: PackedExperts, tokens: int) -> Case:
+def _experts(config: ModelConfig, stacks: Sequence[PackedExperts], tokens: int) -> Case:
+    """Each run is another layer's, and its tokens choose other experts."""
     hidden, width, shared = config.hidden_size, config.moe_intermediate_size, config.n_shared_experts
-    names = ExpertNames("mlp", config.n_routed_experts, shared)
-    modules = [(f"mlp.experts.{number}", width) for number in range(config.n_routed_experts)]
-    modules += [("mlp.shared_experts", shared * width)] if shared else []
-    shapes = [
-        (f"{module}.{side}", *((hidden, wide) if side == "down_proj" else (wide, hidden)))
-        for module, wide in modules
-        for side in ("gate_proj", "up_proj", "down_proj")
-    ]
-    batch = LoraBatch.build([_bank(shapes) for _ in range(tokens)])
+    names = [ExpertNames(f"{layer}", config.n_routed_experts, shared) for layer in range(len(stacks))]
+    shapes = [shape for layer in names for shape in _expert_shapes(layer, hidden, width)]
+    batch = _batch([_bank(shapes) for _ in range(tokens)])
     top_k = config.num_experts_per_tok
     chosen = [torch.rand(tokens, config.n_routed_experts).topk(top_k).indices for _ in range(_CHOICES)]
     x_TD, weights_TK = torch.randn(tokens, hidden), torch.rand(tokens, top_k)
-    ours_TD, theirs_TD, ours, theirs = (
-        torch.zeros(tokens, hidden), torch.zeros(tokens, hidden), cycle(chosen), cycle(chosen)
-    )  # fmt: skip
-    given = {"experts": experts, "weights_TK": weights_TK, "batch": batch, "names": names}
+
+    def changed(operation: Callable[..., torch.Tensor]) -> Work:
+        out_TD, choices = torch.zeros(tokens, hidden), cycle(chosen)
+        layers = cycle(list(zip(stacks, names, strict=True)))
+
+        def work() -> tuple[torch.Tensor, ...]:
+            experts, layer = next(layers)
+            operation(
+                out_TD, x_TD, experts=experts, weights_TK=weights_TK, experts_TK=next(choices),
+                batch=batch, names=layer,
+            )  # fmt: skip
+            return (out_TD,)
+
+        return work
+
     changes = tokens * (top_k + shared) * 3 * RANK * (hidden + width)  # numbers of all factors met
     return Case(
         f"grouped MLP with LoRA, {tokens} adapters of rank {RANK}",
-        lambda: (lora_mlp_(ours_TD, x_TD, experts_TK=next(ours), **given),),
-        lambda: (cpu.lora_mlp_(theirs_TD, x_TD, experts_TK=next(theirs), **given),),
-        read=experts_used(chosen, shared) * expert_bytes(experts) + changes * _FACTOR_BYTES,
+        changed(lora_mlp_),
+        changed(cpu.lora_mlp_),
+        read=experts_used(chosen, shared) * expert_bytes(stacks[0]) + changes * _FACTOR_BYTES,
         operations=2 * changes,
         products=tokens * expert_operations(config),
-        weights=experts.format,
+        weights=stacks[0].format,
         peer_name="torch, unpacking",
     )
+
+
+def _expert_shapes(names: ExpertNames, hidden: int, width: int) -> Iterator[tuple[str, int, int]]:
+    """Modules of a layer's experts, with outputs and inputs; the shared ones are one."""
+    modules = [(f"{names.prefix}.experts.{number}", width) for number in range(names.routed)]
+    modules += [(f"{names.prefix}.shared_experts", names.shared * width)] if names.shared else []
+    for module, wide in modules:
+        yield f"{module}.gate_proj", wide, hidden
+        yield f"{module}.up_proj", wide, hidden
+        yield f"{module}.down_proj", hidden, wide
+
+
+def _batch(banks: Sequence[LoraBank]) -> LoraBatch:
+    batch = LoraBatch.build(banks)
+    if batch is None:
+        raise ValueError("no tokens, no adapters")
+    return batch
 
 
 def _bank(shapes: Shapes) -> LoraBank:

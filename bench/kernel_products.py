@@ -9,7 +9,7 @@ from itertools import cycle
 
 import torch
 
-from bench.kernel_case import Case, matrix_copy, turns
+from bench.kernel_case import BEYOND_CACHES, Case, matrix_copy, turns
 from inference.models.config import ModelConfig
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, packed_mlp_
 from moe_ops.grouped_mlp.packed import packed_mlp_torch_
@@ -17,7 +17,7 @@ from moe_ops.linear import PackedMatrix, WeightFormat, linear, pack_matrix, unpa
 
 _HEAD_TOKENS = 64  # the head meets the last token of each sequence only
 _CHOICES = 16
-_STACKS = 4  # shared experts are read by every run: one stack's would stay in the caches
+_STACKS = 4  # shared experts are read by every run: those of fewer stacks would stay in the caches
 
 
 def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -42,7 +42,7 @@ def product_cases(config: ModelConfig, weights: WeightFormat, tokens: Sequence[i
         for count in tokens:
             if name != "lm_head" or count <= _HEAD_TOKENS:
                 yield _linear(f"{weights} {name}, {count} tokens", matrix, copies, plain, count)
-    stacks = _stacks(config, weights)
+    stacks = expert_stacks(config, weights)
     for count in tokens:
         yield _experts(config, stacks, count)
 
@@ -65,12 +65,14 @@ def _linear(
     )
 
 
-def _stacks(config: ModelConfig, weights: WeightFormat) -> list[PackedExperts]:
+def expert_stacks(config: ModelConfig, weights: WeightFormat) -> list[PackedExperts]:
+    """The experts of some layers, together more than the caches hold."""
     count, hidden, width = expert_count(config), config.hidden_size, config.moe_intermediate_size
     experts = pack_experts(torch.randn(count, 2 * width, hidden), torch.randn(count, hidden, width), weights)
+    layers = max(_STACKS, int(BEYOND_CACHES / (count * expert_bytes(experts))))
     others = [
         replace(experts, gate_up=matrix_copy(experts.gate_up), down=matrix_copy(experts.down))
-        for _ in range(_STACKS - 1)
+        for _ in range(layers - 1)
     ]
     return [experts, *others]
 

@@ -22,7 +22,7 @@ MEDIUM = ModelConfig.from_dict(SIZES["M"])
 @pytest.fixture(autouse=True)
 def few_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of everything."""
-    for module in ("bench.kernel_case", "bench.kernel_lora"):
+    for module in ("bench.kernel_case", "bench.kernel_lora", "bench.kernel_products"):
         monkeypatch.setattr(f"{module}.BEYOND_CACHES", 1)
 
 
