@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from collections.abc import Sequence as Items
 
 from inference.adapters.files import AdapterError
@@ -22,6 +22,7 @@ from inference.engine.types import EngineConfig, EngineStats, FinishReason, Gene
 from inference.routing.profile import ProfileError
 
 _log = logging.getLogger(__name__)
+_CHECK_S = 10.0  # between checks of the books: one takes a millisecond for some thousand pages
 
 
 class Engine:
@@ -54,6 +55,7 @@ class Engine:
         self._events = EventWriter(eos_ids)
         self._arrivals = self._steps = 0
         self._schedule_s = 0.0
+        self._check_due_s = float("-inf")
 
     @property
     def has_work(self) -> bool:
@@ -92,9 +94,7 @@ class Engine:
 
     def end_all(self, reason: FinishReason) -> list[TokenEvent]:
         """End every request now, each with a last event, and start from an empty schedule and cache."""
-        scheduler = self._scheduler
-        self._runner.scrub(scheduler.pages.in_use())
-        self._scheduler = Scheduler(self._config, self._eos_ids, scheduler.counts)
+        self._begin_anew(self._scheduler.pages.in_use())
         self._refused.clear()
         return [self._event(Progress(one, (), reason)) for one in self._events.sequences()]
 
@@ -119,8 +119,8 @@ class Engine:
         events = [self._event(one) for one in progress]
         self._zero_unclean()
         self._steps += 1
-        if not scheduler.has_work and _log.isEnabledFor(logging.DEBUG):
-            scheduler.check()
+        if not scheduler.has_work:
+            self._check_idle()
         self._schedule_s += self._clock() - began - (ran - scheduled)
         return events
 
@@ -162,6 +162,23 @@ class Engine:
             fixed_experts_layers=fixed.layers,
             fixed_experts_touched=fixed.experts,
         )
+
+    def _check_idle(self) -> None:
+        """Nobody is in flight: books that disagree cost the cache and no request."""
+        now = self._clock()
+        if now < self._check_due_s:
+            return
+        self._check_due_s = now + _CHECK_S
+        try:
+            self._scheduler.check()
+        except RuntimeError:
+            _log.exception("the books of the cache disagree; it begins anew")
+            self._begin_anew(range(self._config.pages))
+
+    def _begin_anew(self, pages: Iterable[int]) -> None:
+        """An empty schedule and cache, in which `pages` are zeroed."""
+        self._runner.scrub(pages)
+        self._scheduler = Scheduler(self._config, self._eos_ids, self._scheduler.counts)
 
     def _event(self, progress: Progress) -> TokenEvent:
         """The event of what happened to a request, which ends where its text does."""

@@ -101,9 +101,8 @@ class GroupedQueryAttention:
         self._linear, self._norm = reader.packing.forms.linear, reader.packing.forms.rms_norm
         self._config = config
         self._qkv = reader.store.piece(f"{name}.qkv", PackedMatrix, lambda: _pack_qkv(reader, config, name))
-        self._q_norm, self._k_norm = (
-            _paired(reader.weight(f"{name}.{x}_norm"), config.head_dim) for x in "qk"
-        )
+        self._q_norm = _paired(reader.weight(f"{name}.q_norm"), config.head_dim)
+        self._k_norm = _paired(reader.weight(f"{name}.k_norm"), config.head_dim)
         self._o = reader.matrix(f"{name}.o_proj")
 
     def add_to(

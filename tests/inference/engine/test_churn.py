@@ -1,22 +1,27 @@
-"""A long day in short: requests of every kind come, go and fail while pages are scarce."""
+"""Eight hours in short: requests of every kind come, go and fail while pages are scarce.
+
+A small worker that takes a request every five seconds on average, in bursts, takes 5,760 in eight hours. So
+many at least come to the scheduler here, in steps as full as those of its busiest minutes: as many arrivals,
+ends, pages taken, evicted and given back as in those hours, without the pauses. What the steps compute is
+arithmetic; the same on a real model, with all that requests may ask for, is in `test_churn_real.py`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import random
 from typing import Any
 
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
 from inference.engine.step import RowResult
-from inference.engine.types import EngineConfig, GenerationRequest, Grammar, SamplingParams, TokenEvent
+from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams
 from tests.inference.engine.arithmetic import EOS, Fake, check, continuation
-from tests.inference.engine.conftest import Table
+from tests.inference.engine.catalogue import FAMILIES
+from tests.inference.engine.waits import Waits
 
-STEPS = 6_000
+EIGHT_HOURS = 8 * 3600 // 5  # requests
+STEPS = 12_000
 CONFIG = EngineConfig(page_size=4, pages=96, max_running=12, step_token_budget=48, aging_s=40.0)
-FAMILIES = [tuple((family * 31 + i * 7) % 90 + 10 for i in range(60)) for family in range(5)]
 
 
 class Day:
@@ -27,10 +32,12 @@ class Day:
         self.scheduler = Scheduler(CONFIG, {EOS})
         self.fake = Fake(CONFIG.page_size)
         self.sequences: list[Sequence] = []
-        self.now = 0.0
+        self.present: list[Sequence] = []
+        self.waits = Waits(CONFIG)
+        self.now = 0
 
     def turn(self, arrivals: float) -> None:
-        self.now += 1.0
+        self.now += 1
         while self.random.random() < arrivals:
             self.submit()
         if self.random.random() < 0.03:
@@ -44,6 +51,7 @@ class Day:
         for page in self.scheduler.pages.take_unclean():
             for offset in range(CONFIG.page_size):
                 self.fake.memory.pop(page * CONFIG.page_size + offset, None)
+        self.see_off()
 
     def submit(self) -> None:
         draw, number = self.random, len(self.sequences)
@@ -58,12 +66,23 @@ class Day:
         params = SamplingParams(max_tokens=draw.choice([1, 5, 20, 80]))
         sequence = Sequence(GenerationRequest(f"r{number}", prompt, params, **fields), number, seed=0)
         self.sequences.append(sequence)
+        self.present.append(sequence)
+        self.waits.arrive(sequence.request.request_id, sequence.request, self.now)
         self.scheduler.add(sequence, self.now)
 
     def cancel(self) -> None:
-        alive = [one for one in self.sequences[-40:] if one.finish_reason is None]
-        if alive:
-            self.scheduler.finish(self.random.choice(alive), "cancelled")
+        if self.present:
+            self.scheduler.finish(self.random.choice(self.present), "cancelled")
+            self.see_off()
+
+    def see_off(self) -> None:
+        """Those that have ended were not kept too long, and are answered as arithmetic says."""
+        for one in self.present:
+            if one.finish_reason is not None:
+                self.waits.end(one.request.request_id, self.now)
+            if one.finish_reason in ("stop", "length"):
+                assert one.tokens == continuation(one.request)
+        self.present = [one for one in self.present if one.finish_reason is None]
 
     def result(self, result: RowResult) -> RowResult:
         return RowResult(error="deliberate") if self.random.random() < 0.002 else result
@@ -93,69 +112,9 @@ def test_a_long_day_loses_no_page_starves_nobody_and_changes_no_token() -> None:
     for one in day.sequences:
         assert one.finish_reason is not None
         ends[one.finish_reason] += 1
-        if one.finish_reason in ("stop", "length"):
-            assert one.tokens == continuation(one.request)
+    assert len(day.sequences) >= EIGHT_HOURS
     assert min(ends.values()) > 0, ends
     counts = day.scheduler.counts
     assert counts.preemptions > 20
     assert counts.cached_tokens > counts.prompt_tokens / 5
     assert 0 < counts.accepted_tokens < counts.drafted_tokens
-
-
-def templates() -> list[SamplingParams]:
-    plain = SamplingParams(max_tokens=16, temperature=0.0)
-    return [
-        plain,
-        dataclasses.replace(plain, temperature=0.9, seed=3),
-        dataclasses.replace(plain, temperature=1.2, top_p=0.8, seed=4, stop=("e", "zz")),
-        dataclasses.replace(plain, temperature=1.0, top_k=20, seed=5, presence_penalty=0.5),
-        dataclasses.replace(plain, temperature=1.0, seed=6, grammar=Grammar("regex", "[a-k]{3,12}")),
-        dataclasses.replace(plain, temperature=1.0, seed=7, logprobs=1, ignore_eos=True),
-    ]
-
-
-def test_a_real_model_under_churn_gives_everybody_what_he_gets_alone(table: Table) -> None:
-    draw = random.Random(11)
-    kinds = [
-        GenerationRequest(f"k{number}", FAMILIES[number % 3][: 5 + 9 * (number % 6)], params)
-        for number, params in enumerate(templates() * 3)
-    ]
-    alone = {kind.request_id: table.serve([kind])[kind.request_id] for kind in kinds}
-    expected = {
-        name: [token for event in events for token in event.token_ids] for name, events in alone.items()
-    }
-    table.guess([[*kind.prompt_token_ids, *expected[kind.request_id]] for kind in kinds])
-    engine = table.engine(
-        clock=itertools.count(0.0).__next__, speculate=True, pages=20, max_running=6, step_token_budget=24
-    )
-    found: dict[str, list[TokenEvent]] = {}
-    kind_of: dict[str, str] = {}
-    cancelled: set[str] = set()
-    for turn in range(2_000):
-        if turn < 200 and draw.random() < 0.4:
-            kind, name = draw.choice(kinds), f"r{turn}"
-            salt, priority = draw.choice(["", "", "tenant"]), draw.choice([0, 0, -1, 2])
-            engine.submit(dataclasses.replace(kind, request_id=name, salt=salt, priority=priority))
-            kind_of[name], found[name] = kind.request_id, []
-        if draw.random() < 0.03 and found:
-            name = draw.choice(list(found))
-            cancelled |= {name} - {
-                key for key, events in found.items() if events and events[-1].finish_reason
-            }
-            engine.cancel(name)
-        for event in engine.step() if engine.has_work else []:
-            found[event.request_id].append(event)
-        if not engine.has_work:
-            engine.check()
-            assert engine.stats().pages_free == 20
-            if turn >= 200:
-                break
-    for name, events in found.items():
-        if name not in cancelled:
-            whole = alone[kind_of[name]]
-            assert [token for event in events for token in event.token_ids] == expected[kind_of[name]]
-            assert "".join(event.text for event in events) == "".join(event.text for event in whole)
-            assert events[-1].finish_reason == whole[-1].finish_reason
-    stats = engine.stats()
-    assert len(found) - len(cancelled) > 50
-    assert min(stats.preemptions, stats.cached_tokens, stats.accepted_tokens, len(cancelled)) > 0

@@ -315,13 +315,29 @@ def test_times_and_loads_are_reported(table: Any, mixed: Requests) -> None:
     assert stats.generated_tokens == sum(len(tokens(events)) for events in table.serve(mixed).values())
 
 
-def test_books_are_checked_when_nothing_is_left_to_do(
-    table: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_books_are_checked_when_nothing_is_left_to_do_but_not_all_the_time(
+    table: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checks = []
-    monkeypatch.setattr(Scheduler, "check", lambda scheduler: checks.append(scheduler.has_work))
-    table.serve([make_request(1, 5)])
-    quiet = len(checks)
-    with caplog.at_level(logging.DEBUG, logger="inference.engine.core"):
-        table.serve([make_request(1, 5)])
-    assert checks[quiet:] == [False] * (quiet + 1)
+    checks: list[float] = []
+    now = 0.0
+    engine = table.engine(clock=lambda: now)
+    monkeypatch.setattr(Scheduler, "check", lambda scheduler: checks.append(now))
+    for now in (0.0, 1.0, 9.0, 11.0, 12.0):  # noqa: B007 -- the clock reads it
+        engine_events(engine, make_request(1, 5))
+    assert checks == [0.0, 11.0]
+
+
+def test_books_that_disagree_cost_the_cache_and_nobody_his_answer(
+    table: Any, make_request: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, engine = make_request(1, 40), table.engine(clock=itertools.count(0.0, 5.0).__next__)
+    expected = engine_events(engine, one)
+    engine._scheduler.pages.take(1)  # and never given back
+    with caplog.at_level(logging.ERROR):
+        assert tokens(engine_events(engine, one)) == tokens(expected)
+    assert "the books of the cache disagree" in caplog.text
+    engine.check()
+    assert engine.stats().pages_free == engine.stats().pages_total
+    again = engine_events(engine, one)
+    assert (tokens(again), again[-1].cached_tokens) == (tokens(expected), 0)
+    assert engine_events(engine, one)[-1].cached_tokens == 32

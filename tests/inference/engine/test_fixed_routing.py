@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from inference.engine.changes import Changes
 from inference.engine.core import Engine
@@ -15,12 +14,11 @@ from inference.engine.runner import Runner
 from inference.engine.types import GenerationRequest, SamplingParams
 from inference.models.decoder import Decoder
 from inference.routing.plan import CONSTANT_TOKENS_MAX
-from inference.routing.profile import RoutingProfile, routers_digest
-from inference.routing.selection import keep_best
+from inference.routing.profile import RoutingProfile
 from inference.routing.touched import TouchedExperts
 from tests.inference.engine.conftest import Events, Table, serve
+from tests.inference.engine.profiles import KEPT, profile_for
 
-EXPERTS, KEPT = 8, 6
 PROMPTS = [tuple(range(3 + i, 23 + 2 * i)) for i in range(5)]
 
 
@@ -29,30 +27,6 @@ def _no_step_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """The engine would run the rows of a failed step alone, with the same result."""
     yield
     assert not [record for record in caplog.records if record.name.startswith("inference.engine")]
-
-
-def profile_for(model: Decoder, mode: str, coverage_min: float = 0.0) -> RoutingProfile:
-    routers = model.routers
-    layers = len(routers)
-    generator = torch.Generator().manual_seed(1)
-    kept_LE = keep_best(torch.rand(layers, EXPERTS, generator=generator), KEPT, routers[0][1])
-    first_LV1 = torch.randint(0, EXPERTS, (layers, model.config.vocab_size, 1), generator=generator)
-    table_LVK = torch.cat([first_LV1, (first_LV1 + 1) % EXPERTS], dim=-1).to(torch.int16)
-    return RoutingProfile(
-        mode=mode,  # type: ignore[arg-type]  # modes vary
-        domain="test",
-        checkpoint=routers_digest(weight for weight, _ in routers),
-        layers=layers,
-        experts=EXPERTS,
-        size=KEPT,
-        coverage_min=coverage_min,
-        covered=1.0,
-        tokens=1,
-        experts_LM=torch.stack([kept_E.nonzero().squeeze(1) for kept_E in kept_LE])
-        if mode == "pool"
-        else None,
-        table_LVK=table_LVK if mode == "hash" else None,
-    )
 
 
 def engine_of(table: Table, *profiles: RoutingProfile, **fields: Any) -> Engine:
