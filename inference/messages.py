@@ -20,6 +20,7 @@ WorkerState = Literal["starting", "ready", "draining"]
 HEADER_REQUEST_ID = "x-request-id"
 HEADER_CACHE_SALT = "x-tokenworks-cache-salt"
 HEADER_PRIORITY = "x-tokenworks-priority"
+HEADER_DEADLINE = "x-tokenworks-deadline-ms"
 HEADER_ADAPTER = "x-tokenworks-adapter"
 HEADER_ROUTING = "x-tokenworks-routing"
 HEADER_RECEIPT = "x-tokenworks-receipt"

@@ -13,7 +13,7 @@ from inference.worker.ports import EnginePort, TokenizerPort
 from inference.worker.protocol.answers import Answer
 from inference.worker.protocol.calls import Call, ChatPrompt, Prompt, TextPrompt, TokenPrompt, ToolUse
 from inference.worker.protocol.logprobs import ChatLogprobs, CompletionLogprobs
-from inference.worker.protocol.tools.grammar import forced_grammar
+from inference.worker.protocol.tools.grammar import tools_grammar
 from inference.worker.protocol.tools.reader import ToolReader
 from inference.worker.protocol.tools.styles import ToolStyle
 from inference.worker.refusal import RefusalError, invalid, overloaded, unsupported
@@ -25,11 +25,12 @@ LOOP_TEXT_CHARS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What only a gateway may say of a request: its place in the queue, whose cached prefixes it shares, its
-    adapter and its fixed-routing profile.
+    """What only a gateway may say of a request: its place in the queue, how long it may wait there, whose
+    cached prefixes it shares, its adapter and its fixed-routing profile.
     """
 
     priority: int = 0
+    deadline_s: float | None = None
     salt: str = ""
     adapter: str | None = None
     routing: str | None = None
@@ -70,6 +71,7 @@ async def work_prepare(call: Call, request_id: str, engine: EnginePort, caller: 
                     adapter=caller.adapter,
                     routing=caller.routing,
                     priority=caller.priority,
+                    deadline_s=caller.deadline_s,
                     embed=call.endpoint == "embeddings",
                 )
             )
@@ -144,10 +146,10 @@ def _seed(seed: int | None, choice: int) -> int | None:
 
 
 async def _grammar(call: Call, style: ToolStyle | None, tokenizer: TokenizerPort) -> Grammar | None:
-    """What the text must look like, checked: the response format, or calls that must be made."""
+    """What the text must look like, checked: the response format, or calls that must be made or be strict."""
     grammar, param, use = call.sampling.grammar, "response_format", _tool_use(call)
-    if use is not None and use.forced and style is not None:
-        grammar, param = forced_grammar(use, style, mark_ids(style, tokenizer)), "tools"
+    if use is not None and style is not None:
+        grammar, param = tools_grammar(use, style, mark_ids(style, tokenizer)), "tools"
     if grammar is not None:
         await grammar_check(grammar, tokenizer, param)
     return grammar

@@ -115,7 +115,7 @@ class ToolCallBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FunctionBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """A function's name, purpose and parameters (a JSON schema)."""
+    """A function's name, purpose and parameters (a JSON schema); ``strict`` holds every call to these."""
 
     name: ToolName
     description: str | None = None

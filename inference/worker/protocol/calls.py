@@ -32,11 +32,15 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; ``parameters`` is a JSON schema, ``definition`` the whole as sent."""
+    """A function the model may call; ``parameters`` is a JSON schema, ``definition`` the whole as sent.
+
+    Arguments of a ``strict`` one follow the schema whenever it is called, forced or not.
+    """
 
     name: str
     parameters: dict[str, Any]
     definition: dict[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class ToolUse:
     tools: tuple[Tool, ...]
     forced: tuple[Tool, ...] = ()
     several: bool = True
+
+    @property
+    def strict(self) -> bool:
+        """Whether a tool is offered whose calls must follow its schema."""
+        return any(tool.strict for tool in self.tools)
 
 
 @dataclass(frozen=True, slots=True)

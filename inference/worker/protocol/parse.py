@@ -56,8 +56,8 @@ def _chat_call(raw: dict[str, Any]) -> Call:
     sampling = _sampling(body)
     if tool_use is not None and sampling.grammar is not None:
         raise _conflict("response_format", "response_format cannot be combined with tools. Send one of them.")
-    if tool_use is not None and tool_use.forced and body.ignore_eos:
-        raise _conflict("ignore_eos", "ignore_eos cannot be combined with a required tool call.")
+    if tool_use is not None and (tool_use.forced or tool_use.strict) and body.ignore_eos:
+        raise _conflict("ignore_eos", "ignore_eos cannot be combined with a required call or a strict tool.")
     return Call(
         endpoint="chat",
         model=body.model,

@@ -226,6 +226,26 @@ async def test_tools_are_offered_through_the_template_and_forced_by_a_grammar(wo
     assert '"add' in forced.params.grammar.source
 
 
+async def test_strict_tools_are_held_to_their_schema_where_the_model_may_choose(worker: Any) -> None:
+    worker.engine.texts = [CALL_TEXT]
+    strict = TOOL | {"function": TOOL["function"] | {"strict": True}}
+    for number, choice in enumerate(("auto", "none")):
+        body = CHAT_BODY | {"tools": [strict], "tool_choice": choice}
+        assert (await worker.post(CHAT, body, f"req_{number}")).status_code == 200
+    held, without = worker.engine.requests
+    assert held.params.grammar is not None
+    assert '"integer"' in held.params.grammar.source
+    assert without.params.grammar is None
+    odd = {"name": "add", "parameters": {"type": "object", "not": {}}, "strict": True}
+    refused = await worker.post(CHAT, CHAT_BODY | {"tools": [TOOL | {"function": odd}]}, "req_9")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_grammar")
+    assert refused.json()["error"]["param"] == "tools"
+    loose = await worker.post(
+        CHAT, CHAT_BODY | {"tools": [TOOL | {"function": odd | {"strict": False}}]}, "req_8"
+    )
+    assert loose.status_code == 200
+
+
 async def test_text_that_looks_like_a_call_is_text_without_tools(worker: Any) -> None:
     worker.engine.texts = [CALL_TEXT]
     answer = (await worker.post(CHAT, CHAT_BODY)).json()["choices"][0]
@@ -278,9 +298,10 @@ async def test_the_gateways_headers_set_salt_and_priority(worker: Any) -> None:
     assert (await worker.client.post(CHAT, json=CHAT_BODY, headers=headers)).status_code == 200
     request = worker.engine.requests[0]
     assert (request.priority, request.salt) == (-3, "pepper")
-    headers |= {"x-request-id": "req_2", "x-tokenworks-priority": "high"}
-    refused = await worker.client.post(CHAT, json=CHAT_BODY, headers=headers)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_header")
+    for wrong in ("high", "101", "-101"):
+        headers |= {"x-request-id": "req_2", "x-tokenworks-priority": wrong}
+        refused = await worker.client.post(CHAT, json=CHAT_BODY, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_header")
 
 
 async def test_every_sampling_parameter_reaches_the_engine(worker: Any) -> None:

@@ -122,6 +122,7 @@ def test_a_request_may_carry_many_prompts() -> None:
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 OTHER: dict[str, Any] = {"type": "function", "function": {"name": "now", "description": "The time"}}
+STRICT: dict[str, Any] = {"type": "function", "function": {"name": "now", "strict": True}}
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 TOOLS = (Tool("add", {"type": "object"}, TOOL), Tool("now", NO_PARAMETERS, OTHER))
 
@@ -138,6 +139,10 @@ TOOLS = (Tool("add", {"type": "object"}, TOOL), Tool("now", NO_PARAMETERS, OTHER
 )
 def test_tools_and_their_choice(choice: object, expected: ToolUse | None) -> None:
     assert chat(tools=[TOOL, OTHER], tool_choice=choice).prompts[0].tool_use == expected
+
+
+def test_a_strict_tool_is_known_as_such() -> None:
+    assert [tool.strict for tool in chat(tools=[TOOL, STRICT]).prompts[0].tool_use.tools] == [False, True]
 
 
 def test_a_conversation_may_hold_calls_and_their_results() -> None:
@@ -197,6 +202,7 @@ def test_fields_that_ask_for_nothing_pass(field: dict[str, Any]) -> None:
         ({"tools": [TOOL, TOOL]}, "tools", "invalid_value"),
         ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "response_format", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": "required", "ignore_eos": True}, "ignore_eos", "invalid_value"),
+        ({"tools": [STRICT], "ignore_eos": True}, "ignore_eos", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice",
          "invalid_value"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.sampling.grammar import GrammarError, GrammarFactory
+from inference.engine.types import Grammar
 from inference.tokenizer import Tokenizer
 from inference.worker.protocol.calls import Tool, ToolUse
-from inference.worker.protocol.tools.grammar import forced_grammar
+from inference.worker.protocol.tools.grammar import forced_grammar, strict_grammar
 from inference.worker.protocol.tools.reader import CallDelta, ToolReader
 from inference.worker.protocol.tools.styles import DEEPSEEK, DEEPSEEK_FENCED, TAGGED, ToolStyle, tool_style
 from inference.worker.templates import mark_ids
@@ -173,4 +175,88 @@ def test_parameters_that_cannot_be_enforced_are_refused(tokenizer: Tokenizer) ->
     factory = GrammarFactory(tokenizer)
     with pytest.raises(GrammarError, match="not"):
         factory.check(forced_grammar(ToolUse((bad,), (bad,)), TAGGED, {}))
+    factory.close()
+
+
+STRICT = ToolUse((replace(ADD, strict=True), Tool("note", {"type": "object", "required": ["x"]}, {})))
+GOOD, FREE = ("add", '{"a": 12, "how": "fast"}'), ("note", '{"y": [1, {}]}')
+
+
+def refused_at(factory: GrammarFactory, tokenizer: Tokenizer, grammar: Grammar, ids: list[int]) -> str | None:
+    """The text up to the first of ``ids`` that the grammar does not allow; None when it can end after all."""
+    state = factory.start(grammar)
+    for place, id_ in enumerate([*ids, min(tokenizer.eos_ids)]):
+        if not np.unpackbits(state.mask, bitorder="little")[id_]:
+            return tokenizer.decode(ids[:place])
+        state.advance(id_)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("style", "own_tokens"), [(TAGGED, False), (DEEPSEEK, False), (DEEPSEEK, True), (DEEPSEEK_FENCED, True)]
+)
+def test_strict_tools_are_called_by_their_schema_in_free_text(
+    tokenizer: Tokenizer, published: Tokenizer, style: ToolStyle, own_tokens: bool
+) -> None:
+    """Whether the marks are tokens of the model (the published vocabulary) or are spelled out (nano's)."""
+    chosen = published if own_tokens else tokenizer
+    factory, marks = GrammarFactory(chosen), mark_ids(style, chosen)
+    assert bool(marks) is own_tokens
+
+    def refused(text: str, use: ToolUse = STRICT) -> str | None:
+        ids = chosen.encode(text, allow_special=True)
+        return refused_at(factory, chosen, strict_grammar(use, style, marks), ids)
+
+    start = f"{style.opening}{style.begin}"
+    for text in (
+        "",
+        "No call.\n1 < 2 <tool",
+        written(style, [GOOD]),
+        f"I will.\n{written(style, [GOOD, FREE])}",
+    ):
+        assert refused(text) is None, text
+    assert refused(f"{written(style, [GOOD])}\nDone.") is None
+    for call in (("add", '{"a": "12"'), ("add", '{"how"'), ("drop", "{}"), ("note", "[1]")):
+        text = f"Well. {written(style, [call])}"
+        found = refused(text)
+        assert found is not None, call
+        assert len(found) >= len(f"Well. {start}")  # the text before the call was free
+    assert refused(f"a{start}") is not None  # a call that has begun must be made
+    assert refused(written(style, [GOOD, GOOD]), replace(STRICT, several=False)) is not None
+    assert refused(written(style, [GOOD]), replace(STRICT, several=False)) is None
+    factory.close()
+
+
+@pytest.mark.parametrize("style", [DEEPSEEK, DEEPSEEK_FENCED])
+def test_marks_that_are_tokens_cannot_be_spelled_out_to_pass_a_strict_tool(
+    published: Tokenizer, style: ToolStyle
+) -> None:
+    """They would be read as a call all the same."""
+    factory = GrammarFactory(published)
+    grammar = strict_grammar(STRICT, style, mark_ids(style, published))
+    for mark in (style.opening, style.begin):
+        ids = published.encode(f"abc{mark}def")
+        assert refused_at(factory, published, grammar, ids) in (f"abc{mark[:-1]}", f"abc{mark}"[:-2])
+    own = published.encode(f"abc{style.begin}", allow_special=True)
+    assert refused_at(factory, published, grammar, own) == "abc"  # not without the mark around all calls
+    factory.close()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_call_begun_under_strict_ends_as_its_schema_says(tokenizer: Tokenizer, style: ToolStyle) -> None:
+    factory = GrammarFactory(tokenizer)
+    for seed in range(4):
+        state, chance = factory.start(strict_grammar(STRICT, style, {})), random.Random(seed)
+        tokens = tokenizer.encode(f"So: {style.opening}{style.begin}{style.before_name}add{style.after_name}")
+        for token in tokens:
+            state.advance(token)
+        while style.after_arguments not in (text := tokenizer.decode(tokens)):
+            allowed = np.flatnonzero(np.unpackbits(state.mask, bitorder="little")).tolist()
+            tokens.append(chance.choice(allowed))
+            state.advance(tokens[-1])
+        content, [(name, arguments)] = read(style, [text])
+        assert content.startswith("So: ")  # the last token may go beyond the call
+        assert name == "add"
+        assert json.loads(arguments).keys() == {"a", "how"}
+        assert isinstance(json.loads(arguments)["a"], int)
     factory.close()

@@ -34,7 +34,7 @@ def tool_use_parse(body: ChatBody) -> ToolUse | None:
 def _tool(raw: dict[str, Any], where: str) -> Tool:
     function = convert(raw, ToolBody, where).function
     parameters = _NO_PARAMETERS if function.parameters is None else function.parameters
-    return Tool(function.name, parameters, raw)
+    return Tool(function.name, parameters, raw, bool(function.strict))
 
 
 def _named(choice: str | dict[str, Any], tools: tuple[Tool, ...]) -> Tool:
