@@ -20,7 +20,7 @@ Kept = TypeVar("Kept")
 Work = Callable[[], tuple[torch.Tensor, ...]]
 BEYOND_CACHES = 96 << 20  # bytes
 _SECOND_LEVEL, _THIRD_LEVEL = 768 << 10, 8 << 20  # what two cores hold of their own, and in what they share
-_RUNS_LEAST = 5
+_RUNS_LEAST = 3
 # products of one instruction and cycle with int4 weights, as a multiple of int8's, by instruction set: bytes
 # are summed in pairs before they are widened where there is no VPDPBUSD
 _INT4 = {"avx2": 2, "avx512": 2}

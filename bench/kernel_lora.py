@@ -54,6 +54,9 @@ def _add(config: ModelConfig, tokens: int) -> Case:
     banks = [_bank(shapes) for _ in range(tokens)]
     batch = _batch(banks)
     parts: list[Parts] = [((f"{layer}.0", 0), (f"{layer}.1", first)) for layer in range(layers)]
+    for bank in banks:
+        for one in parts:
+            bank.parts_table(one)  # made once in an adapter's life
     x_TI = torch.randn(tokens, hidden)
     ours_TO, theirs_TO = torch.zeros(tokens, sum(widths)), torch.zeros(tokens, sum(widths))
     taken, plain = cycle(parts), cycle([_stacked(banks, one) for one in parts])
@@ -79,6 +82,9 @@ def _experts(config: ModelConfig, stacks: Sequence[PackedExperts], tokens: int) 
     names = [ExpertNames(f"{layer}", config.n_routed_experts, shared) for layer in range(len(stacks))]
     shapes = [shape for layer in names for shape in _expert_shapes(layer, hidden, width)]
     batch = _batch([_bank(shapes) for _ in range(tokens)])
+    for bank in batch.banks:
+        for layer in names:
+            bank.experts_table(layer, experts=stacks[0].experts, width=width)  # made once, too
     top_k = config.num_experts_per_tok
     chosen = [torch.rand(tokens, config.n_routed_experts).topk(top_k).indices for _ in range(_CHOICES)]
     x_TD, weights_TK = torch.randn(tokens, hidden), torch.rand(tokens, top_k)

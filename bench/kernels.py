@@ -1,5 +1,5 @@
 """Times of the CPU kernels at the shapes of checkpoints M and S, beside the limits measured in the same run:
-`python -m bench.kernels [--formats int8 …] [--tokens 1 8 32 512] [--seconds 0.15] [--only NAME]`.
+`python -m bench.kernels [--formats int8 …] [--tokens 1 8 32 512] [--seconds 0.1] [--only NAME]`.
 
 A kernel can not be faster than reading once what it needs, nor than its arithmetic: the limit is the largest
 of the times of reading memory, of reading and writing caches, and of arithmetic, each at a rate that this run
@@ -48,7 +48,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels")
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["int8", "bfloat16", "int4"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[1, 8, 32, 512])
-    parser.add_argument("--seconds", type=float, default=0.15, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each measurement")
     parser.add_argument("--only", default="", metavar="NAME", help="cases with this in their name")
     return parser.parse_args()
 
