@@ -35,11 +35,15 @@ class Changes:
         profiles: Iterable[RoutingProfile] = (),
         routers: Routers = (),
         vocabulary: int | None = None,
+        counted: int | None = None,
     ) -> None:
-        """`vocabulary` counts the model's tokens. Raises `ProfileError` for another checkpoint's profile."""
+        """`vocabulary` counts the model's tokens; touched experts are counted in its first `counted` routed
+        layers, by default those of `routers`. Raises `ProfileError` for another checkpoint's profile.
+        """
         self.adapters = adapters
         self._routers = routers
-        self.touched = TouchedExperts(len(routers))
+        self._counted = len(routers) if counted is None else counted
+        self.touched = TouchedExperts(self._counted)
         self.profiles = {profile.id: profile for profile in profiles}
         for profile in self.profiles.values():
             profile_fit(profile, routers, vocabulary)
@@ -96,7 +100,7 @@ class Changes:
 
     def _watched(self, batch: FlatBatch, rows: Sequence[Row]) -> FlatBatch:
         """Experts are counted in steps that only decode; a prompt touches nearly all of them anyway."""
-        if not self._routers or batch.observer is not None:
+        if not self._counted or batch.observer is not None:
             return batch
         if any(len(row.draws) < len(row.tokens) for row in rows):
             return batch

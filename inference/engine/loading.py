@@ -15,6 +15,7 @@ from inference.engine.rehearsal import full_step_s
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
+from inference.models.decoder import Decoder
 from inference.models.deepseek import DeepseekModel
 from inference.models.interface import Architecture, CausalModel
 from inference.models.loader import load_model
@@ -61,7 +62,13 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
 
 def _whole(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]:
     cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
-    model = load_model(model_dir, weights=config.weights, mtp=config.speculate, cache_dir=cache_dir)
+    model = load_model(
+        model_dir,
+        weights=config.weights,
+        activations=config.activations,
+        mtp=config.speculate,
+        cache_dir=cache_dir,
+    )
     return model, Runner(model, config, changes=_changes(model, config))
 
 
@@ -74,13 +81,16 @@ def _shared(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]
         group.close()
         ranks.leave()
 
-    return model, ParallelRunner(model, config, ranks, on_end=end)
+    return model, ParallelRunner(model, config, ranks, changes=_changes(model, config), on_end=end)
 
 
 def _changes(model: CausalModel, config: EngineConfig) -> Changes:
-    """Adapters and profiles, which need an architecture that has the places for them."""
-    if not isinstance(model, DeepseekModel):
-        return Changes(profiles=profiles_load(config.routing_profiles))
+    """Adapters and profiles, which need an architecture that has the places for them, all on one rank;
+    elsewhere experts are counted.
+    """
+    if not isinstance(model, DeepseekModel) or config.ranks > 1:
+        counted = len(model.routers) if isinstance(model, Decoder) else 0
+        return Changes(profiles=profiles_load(config.routing_profiles), counted=counted)
     adapters = AdapterStore(
         modules=adapted_modules(model.config),
         limit=config.adapters_max,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
+ACTIVATIONS = ("int8", "float")
 
 FinishReason = Literal["stop", "length", "cancelled", "expired", "refused", "stuck", "lost", "error"]
 """How a request ended. "expired", "refused" (what it asks for has gone since it was checked): it never began.
@@ -156,12 +157,13 @@ class EngineConfig:
     """Sizes of one engine: the cache holds `pages` × `page_size` tokens, a step computes `step_token_budget`
     at most.
 
-    `weights` is the form in which matrices are held. A request goes before those of the next priority that
-    came up to `aging_s` earlier. `speculate` lets a checkpoint's prediction module draft tokens, where it has
-    one and while that pays. At most `adapters_max` LoRA adapters are loaded at once, of ranks up to
-    `adapter_rank_max`; `routing_profiles` are the files of fixed-routing profiles. With `paced` tokens come
-    on a beat (see `pace.py`), a bit later on average and at even intervals. Packed weights are kept in the
-    folder `cache_dir` and mapped from there.
+    `weights` is the form in which matrices are held, and `activations` what int8 and int4 ones meet:
+    activations rounded to int8, or fp32 ones as they are, which is closer to the model and slower. A request
+    goes before those of the next priority that came up to `aging_s` earlier. `speculate` lets a checkpoint's
+    prediction module draft tokens, where it has one and while that pays. At most `adapters_max` LoRA adapters
+    are loaded at once, of ranks up to `adapter_rank_max`; `routing_profiles` are the files of fixed-routing
+    profiles. With `paced` tokens come on a beat (see `pace.py`), a bit later on average and at even
+    intervals. Packed weights are kept in the folder `cache_dir` and mapped from there.
 
     With `ranks` above 1 so many processes run the model together (see `inference.parallel`), each on its
     share of the `threads`; `expert_layout` says whether a rank has all of some experts or channels of all.
@@ -174,6 +176,7 @@ class EngineConfig:
     step_token_budget: int = 512
     threads: int = 1
     weights: Literal["float32", "bfloat16", "int8", "int4"] = "float32"
+    activations: Literal["int8", "float"] = "int8"
     max_queued: int = 1024
     aging_s: float = 10.0
     speculate: bool = False
@@ -205,6 +208,11 @@ class EngineConfig:
             raise ValueError(f"aging_s: expected a number of at least 0, found {self.aging_s}")
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}; found {self.weights!r}")
+        if self.activations not in ACTIVATIONS:
+            expected = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activations: expected one of {expected}; found {self.activations!r}")
+        if self.activations == "float" and self.weights not in ("int8", "int4"):
+            raise ValueError(f"activations: with {self.weights} weights they are float as it is")
         if self.ranks > 1 and (self.adapters_max or self.routing_profiles):
             raise ValueError(f"ranks = {self.ranks}: adapters and routing profiles need ranks = 1")
 

@@ -8,13 +8,14 @@ interleaved pairs, in queries and cache alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from inference.layers.batch import FlatBatch
 from inference.layers.forms import Forms
 from moe_ops.latent_attention import LatentHeads, pack_latent_heads
-from moe_ops.linear import PackedMatrix, WeightFormat, pack_matrix
+from moe_ops.linear import Activations, PackedMatrix, WeightFormat, pack_matrix
 from moe_ops.lora import Parts
 
 INNER_EPS = 1e-6  # the family's inner norms do not follow rms_norm_eps
@@ -77,16 +78,23 @@ class AttentionWeights:
         o: torch.Tensor,
         shape: AttentionShape,
         weight_format: WeightFormat,
+        activations: Activations = "int8",
     ) -> AttentionWeights:
         """From tensors as published, rows being outputs; `q` is `q_proj` or `q_a_proj`."""
         kv_b_HUL = kv_b.view(shape.heads, shape.nope + shape.value, shape.latent)
+        packed = partial(pack_matrix, weight_format=weight_format, activations=activations)
         return cls(
-            inner=pack_matrix(torch.cat([q, kv_a]), weight_format),
+            inner=packed(torch.cat([q, kv_a])),
             q_norm=None if q_norm is None else q_norm.float(),
-            q_b=None if q_b is None else pack_matrix(q_b, weight_format),
+            q_b=None if q_b is None else packed(q_b),
             kv_norm=kv_norm.float(),
-            heads=pack_latent_heads(kv_b_HUL, nope=shape.nope, weight_format=_HEAD_FORMATS[weight_format]),
-            o=pack_matrix(o, weight_format),
+            heads=pack_latent_heads(
+                kv_b_HUL,
+                nope=shape.nope,
+                weight_format=_HEAD_FORMATS[weight_format],
+                activations=activations,
+            ),
+            o=packed(o),
         )
 
 

@@ -16,7 +16,7 @@ from moe_ops.latent_attention import cpu as latent_attention_cpu
 from moe_ops.latent_attention import cpu_expand as latent_expand_cpu
 from moe_ops.latent_attention import reference as latent_attention_reference
 from moe_ops.latent_store import reference as latent_store_reference
-from moe_ops.linear import PackedMatrix, WeightFormat
+from moe_ops.linear import Activations, PackedMatrix, WeightFormat
 from moe_ops.linear import cpu as linear_cpu
 from moe_ops.lora import ExpertNames, LoraBatch, Parts
 from moe_ops.lora import cpu as lora_cpu
@@ -196,15 +196,23 @@ REFERENCE = Forms(
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a model's weights are kept and its operations computed."""
+    """How a model's weights are kept and its operations computed. `activations` is what integer weights
+    meet.
+    """
 
     weights: WeightFormat = "float32"
     forms: Forms = NATIVE
+    activations: Activations = "int8"
 
     @property
     def kept(self) -> torch.dtype:
         """The type of what is not packed by `weights`: embeddings and the latent cache."""
         return torch.float32 if self.weights == "float32" else torch.bfloat16
+
+    @property
+    def key(self) -> str:
+        """What packed weights depend on, in words: those of another key are not the same bytes."""
+        return self.weights if self.activations == "int8" else f"{self.weights}, float activations"
 
 
 def forms_for(*, native: bool | None = None, reference: bool = False) -> Forms:

@@ -113,6 +113,7 @@ class DeepseekLoader(WeightReader):
             o=self.weight(f"{prefix}.o_proj"),
             shape=self._shape,
             weight_format=self.packing.weights,
+            activations=self.packing.activations,
         )
 
     def _mlp(self, prefix: str) -> GatedMlp:

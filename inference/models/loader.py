@@ -16,13 +16,14 @@ from inference.models.interface import CausalModel
 from inference.models.packed import PackedStore
 from inference.models.registry import family_of
 from inference.models.token_by_token import TokenByToken
-from moe_ops.linear import LAYOUT_VERSION, WeightFormat
+from moe_ops.linear import LAYOUT_VERSION, Activations, WeightFormat
 
 
 def load_model(
     path: Path,
     *,
     weights: WeightFormat = "float32",
+    activations: Activations = "int8",
     native: bool | None = None,
     reference: bool = False,
     mtp: bool = False,
@@ -31,24 +32,25 @@ def load_model(
     """Load the folder `path`, with its first prediction module when `mtp` is wanted and there is one.
 
     Packed weights are kept in `cache_dir` and mapped from there; without one they are packed into memory.
+    `activations` is what integer weights meet: activations rounded to int8, or fp32 ones as they are.
     `native` asks for the C++ kernels (None: where they are compiled) or for plain torch. With `reference`
     every operation is its definition, in fp32 and one token at a time. Raises `ConfigError` or
     `CheckpointError`, naming all that does not fit, and `ValueError` for kernels that are not compiled.
     """
-    packing = Packing(weights, forms_for(native=native, reference=reference))
+    packing = Packing(weights, forms_for(native=native, reference=reference), activations)
     data, source = read_config(path)
     fields = Fields(data, source)
     family = family_of(fields)
     config = family.read(data, source)
     with torch.inference_mode(), Checkpoint(path, fp8=Fp8Blocks.from_fields(fields)) as checkpoint:
         checkpoint.check(family.tensors(config, mtp), family.ignored(config))
-        model = family.build(config, checkpoint, packing, _store(path, cache_dir, weights), mtp)
+        model = family.build(config, checkpoint, packing, _store(path, cache_dir, packing), mtp)
     return TokenByToken(model) if reference else model
 
 
-def _store(path: Path, cache_dir: Path | None, weights: WeightFormat) -> PackedStore:
+def _store(path: Path, cache_dir: Path | None, packing: Packing) -> PackedStore:
     """The folder of this checkpoint's packed weights; every change of the layout gets a new one."""
     if cache_dir is None:
         return PackedStore(None)
-    settings = f"{weights}, layout {LAYOUT_VERSION}"
+    settings = f"{packing.key}, layout {LAYOUT_VERSION}"
     return PackedStore(cache_dir / checkpoint_digest(path, cache_dir=cache_dir, settings=settings))

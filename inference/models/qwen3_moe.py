@@ -177,7 +177,7 @@ def _layer(reader: WeightReader, config: Qwen3MoeConfig, index: int) -> DecoderL
 def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> PackedMatrix:
     q, k, v = (reader.weight(f"{name}.{part}_proj") for part in "qkv")
     rows_NI = torch.cat([_paired(q, config.head_dim), _paired(k, config.head_dim), v])
-    return pack_matrix(rows_NI, reader.packing.weights)
+    return pack_matrix(rows_NI, reader.packing.weights, activations=reader.packing.activations)
 
 
 def _paired(rows: torch.Tensor, head: int) -> torch.Tensor:

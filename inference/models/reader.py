@@ -66,9 +66,15 @@ class WeightReader:
         """
         weight_OI = self.checkpoint.read(name, self.checkpoint.stored(name))
         rows = max(_PACKED_AT_ONCE // weight_OI.shape[1] // TILE, 1) * TILE
-        return stack_matrices([pack_matrix(part, self.packing.weights) for part in weight_OI.split(rows)])
+        packing = self.packing
+        parts = weight_OI.split(rows)
+        return stack_matrices(
+            [pack_matrix(part, packing.weights, activations=packing.activations) for part in parts]
+        )
 
     def pack_mlp(self, module: str, count: int) -> PackedExperts:
         """The gated MLP `module` as `count` experts of equal width, packed anew."""
         gate, up, down = (self.weight(f"{module}.{part}_proj") for part in ("gate", "up", "down"))
-        return pack_experts(*split_mlp(gate, up, down, count), self.packing.weights)
+        packing = self.packing
+        whole = split_mlp(gate, up, down, count)
+        return pack_experts(*whole, packing.weights, activations=packing.activations)

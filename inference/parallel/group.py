@@ -83,6 +83,7 @@ class Part(msgspec.Struct, frozen=True):
             ranks,
             experts=config.expert_layout,
             weights=config.weights,
+            activations=config.activations,
             mtp=config.speculate,
             cache_dir=None if config.cache_dir is None else Path(config.cache_dir),
         )

@@ -23,7 +23,7 @@ from inference.parallel.checkpoint import ShardedCheckpoint
 from inference.parallel.layers import OwnExperts, SummedLayer
 from inference.parallel.ranks import Ranks
 from inference.parallel.sharding import ExpertLayout, ShardPlan
-from moe_ops.linear import LAYOUT_VERSION, WeightFormat
+from moe_ops.linear import LAYOUT_VERSION, Activations, WeightFormat
 
 
 def load_part(
@@ -32,6 +32,7 @@ def load_part(
     *,
     experts: ExpertLayout = "whole",
     weights: WeightFormat = "float32",
+    activations: Activations = "int8",
     native: bool | None = None,
     mtp: bool = False,
     cache_dir: Path | None = None,
@@ -45,10 +46,10 @@ def load_part(
     config = ModelConfig.from_dict(data, source=source)
     plan = ShardPlan(config, ranks, experts)
     fp8 = Fp8Blocks.from_fields(Fields(data, source))
-    packing = Packing(weights, _own_forms(plan, native))
+    packing = Packing(weights, _own_forms(plan, native), activations)
     with torch.inference_mode(), ShardedCheckpoint(path, plan, fp8=fp8) as checkpoint:
         checkpoint.check(expected_tensors(config, mtp=mtp), ignored_prefixes(config))
-        loader = _PartLoader(plan, checkpoint, packing, _store(path, cache_dir, plan, weights))
+        loader = _PartLoader(plan, checkpoint, packing, _store(path, cache_dir, plan, packing))
         return loader.model(mtp=mtp and config.num_nextn_predict_layers > 0)
 
 
@@ -85,10 +86,10 @@ def _own_forms(plan: ShardPlan, native: bool | None) -> Forms:
     return replace(forms, grouped_mlp_=OwnExperts(plan.local_experts.start, forms.grouped_mlp_).add_)
 
 
-def _store(path: Path, cache_dir: Path | None, plan: ShardPlan, weights: WeightFormat) -> PackedStore:
+def _store(path: Path, cache_dir: Path | None, plan: ShardPlan, packing: Packing) -> PackedStore:
     """The folder of this part's packed weights."""
     if cache_dir is None:
         return PackedStore(None)
     part = f"part {plan.ranks.rank} of {plan.ranks.size}, experts {plan.experts}"
-    settings = f"{weights}, layout {LAYOUT_VERSION}, {part}"
+    settings = f"{packing.key}, layout {LAYOUT_VERSION}, {part}"
     return PackedStore(cache_dir / checkpoint_digest(path, cache_dir=cache_dir, settings=settings))

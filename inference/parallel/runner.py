@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from inference.engine.changes import Changes
 from inference.engine.runner import Runner
 from inference.engine.step import RowResult, Step
 from inference.engine.types import EngineConfig
@@ -92,7 +93,7 @@ class _LeadingDraft:
 
 class ParallelRunner(Runner):
     """The runner of rank 0: scheduling and choice of tokens are as ever, the model runs on all ranks.
-    `on_end` is called once the others were told to end.
+    `changes` may count experts, no more; `on_end` is called once the others were told to end.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class ParallelRunner(Runner):
         config: EngineConfig,
         ranks: Ranks,
         *,
+        changes: Changes | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._ranks = ranks
         self._on_end = on_end
-        super().__init__(LeadingModel(model, ranks), config)
+        super().__init__(LeadingModel(model, ranks), config, changes=changes)
 
     def run(self, step: Step) -> list[RowResult]:
         """As the runner of a whole model; a lost group ends this process, see `group_lost`."""
@@ -128,10 +130,12 @@ class ParallelRunner(Runner):
 
 
 def _plain(batch: FlatBatch) -> FlatBatch:
-    """`batch`, if all ranks can compute it. Raises `ValueError` otherwise."""
-    if batch.adapters is not None or batch.observer is not None:
-        raise ValueError("adapters and observers of routing need the whole model on one rank")
-    return batch
+    """`batch` as the other ranks compute it. Every rank routes all tokens, so the leader alone watches.
+    Raises `ValueError` for what parts of a model cannot compute.
+    """
+    if batch.adapters is not None or batch.routing is not None:
+        raise ValueError("adapters and fixed routing need the whole model on one rank")
+    return batch if batch.observer is None else replace(batch, observer=None)
 
 
 @torch.inference_mode()

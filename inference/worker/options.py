@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.engine.types import WEIGHTS, EngineConfig
+from inference.engine.types import ACTIVATIONS, WEIGHTS, EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             step_token_budget=parsed.step_token_budget,
             threads=parsed.threads,
             weights=parsed.weights,
+            activations=parsed.activations,
             speculate=parsed.speculate,
             paced=parsed.paced,
             adapters_max=parsed.adapters_max if parsed.adapters_dir else 0,
@@ -149,6 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sizes.add_argument("--adapters-max", type=int, default=8, metavar="N", help="loaded at once")
     sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)
+    sizes.add_argument(
+        "--activations",
+        choices=ACTIVATIONS,
+        default=defaults.activations,
+        help="what int8 and int4 weights meet: activations rounded to int8, or float ones (closer, slower)",
+    )
     sizes.add_argument("--speculate", action="store_true", help="draft tokens with the prediction module")
     sizes.add_argument("--paced", action="store_true", help="hand on tokens at even intervals")
     return parser
