@@ -22,7 +22,7 @@ import torch
 from inference.models.config import ModelConfig
 from inference.models.names import expected_shapes
 from moe_ops import native
-from moe_ops.linear import WeightFormat, linear, pack_matrix
+from moe_ops.linear import FORMATS, WeightFormat, linear, pack_matrix
 
 _FP32_BYTES = 4
 # int8 and int4 have one scale for each group of inputs
@@ -122,12 +122,12 @@ def read_bandwidth(size: float) -> float:
 def arithmetic(weights: WeightFormat) -> float:
     """Operations per second when nothing has to be fetched: a loop in registers on all of torch's threads.
 
-    Codes of 8 bits for integer weights, fp32 for the others. Where the loop is not compiled, the faster of a
-    large fp32 product and ours with weights of the format.
+    Codes of 8 bits for integer weights, fp32 for the others, but bf16 for bf16 weights where the processor
+    has such products. Where the loop is not compiled, the faster of a large fp32 product and ours with
+    weights of the format.
     """
     if native.available():
-        codes = weights in ("int8", "int4")
-        work = partial(torch.ops.tokenworks.peak, codes, _PEAK_ROUNDS)
+        work = partial(torch.ops.tokenworks.peak, FORMATS.index(weights), _PEAK_ROUNDS)
         return float(work()) / _best_s(work, seconds=1.0)
     x_TI, matrix = torch.randn(512, 1024), pack_matrix(torch.randn(1024, 1024), weights)
     return max(2 * 512 * 1024**2 / _best_s(lambda: linear(x_TI, matrix)), matmul_speed())

@@ -55,6 +55,7 @@ class Limits:
         self._third = max(self._memory, _cache_rate(_THIRD_LEVEL))
         self._second = max(self._third, _cache_rate(_SECOND_LEVEL))
         self._floats, self._codes = arithmetic("float32"), arithmetic("int8")
+        self._halves = arithmetic("bfloat16")
 
     def seconds(self, case: Case) -> float:
         """The largest of three times: of reading memory, of reading and writing caches, of arithmetic."""
@@ -68,10 +69,13 @@ class Limits:
             compare("third-level cache read", self._third / 1e9, "GB/s"),
             compare("second-level cache read", self._second / 1e9, "GB/s"),
             compare("fp32 operations", self._floats / 1e9, "GFLOP/s"),
+            compare("bf16 operations", self._halves / 1e9, "GFLOP/s"),
             compare("8-bit operations", self._codes / 1e9, "GOP/s"),
         ]
 
     def _rate(self, weights: WeightFormat) -> float:
+        if weights == "bfloat16":
+            return self._halves
         if weights == "int4":
             return self._codes * _INT4.get(str(native.features()["isa"]), 1)
         return self._codes if weights == "int8" else self._floats

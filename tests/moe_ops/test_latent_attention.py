@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -129,7 +129,9 @@ def test_absorbed_equals_expanded(
     weight_format=st.sampled_from(["float32", "bfloat16", "int8", "int4"]),
 )
 def test_native_equals_the_definition(
+    *,
     isa: str,
+    rounds: Callable[..., bool],
     sizes: list[tuple[int, int]],
     widths: tuple[int, int, int, int, int],
     cache_dtype: torch.dtype,
@@ -137,15 +139,14 @@ def test_native_equals_the_definition(
 ) -> None:
     """The context lies around the borders of blocks (64) and chunks (256).
 
-    Where weighted latents are rounded, the last bit may make a step of a 127th of it.
+    Where weighted latents are rounded, the last bit may make a step of a 127th of it, or of bf16.
     """
     c = case(sizes, widths, cache_dtype=cache_dtype, weight_format=weight_format)
-    exact = weight_format in {"float32", "bfloat16"}
     torch.testing.assert_close(
         c.run(latent_decode_),
         c.run(reference.latent_decode_),
         rtol=1e-4,
-        atol=2e-5 if exact else 1e-2,
+        atol=1e-2 if rounds(weight_format) else 2e-5,
         msg=isa,
     )
 
@@ -191,6 +192,7 @@ def test_a_token_is_the_same_bits_alone_in_any_batch_on_any_threads(
 def test_expanding_equals_the_definition(
     *,
     isa: str,
+    rounds: Callable[..., bool],
     start: int,
     count: int,
     widths: tuple[int, int, int, int, int],
@@ -200,7 +202,9 @@ def test_expanding_equals_the_definition(
     """The context goes over one piece (1024)."""
     c = case([(count, start + count)], widths, cache_dtype=cache_dtype, weight_format=weight_format)
     expected = c.expand(reference.latent_expand_)
-    torch.testing.assert_close(c.expand(latent_expand_), expected, rtol=1e-4, atol=1e-4, msg=isa)
+    coarse = weight_format == "bfloat16" and rounds(weight_format)
+    atol = 1e-2 if coarse else 1e-4
+    torch.testing.assert_close(c.expand(latent_expand_), expected, rtol=1e-4, atol=atol, msg=isa)
     if weight_format != "int8":
         torch.testing.assert_close(c.expand(cpu_expand.latent_expand_), expected, rtol=1e-4, atol=1e-4)
 

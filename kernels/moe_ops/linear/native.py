@@ -14,8 +14,9 @@ def linear(
 ) -> torch.Tensor:
     """`x · Wᵀ` in fp32, written to or with `add` added to `out`, which is returned (new when not given).
 
-    Rows of `x` and `out` may lie apart, as in a slice of columns. A row's result does not depend on the
-    others. Raises `RuntimeError` for shapes or types that do not fit.
+    `w.activations` says which weights meet rounded activations. Rows of `x` and `out` may lie apart, as in a
+    slice of columns. A row's result does not depend on the others. Raises `RuntimeError` for shapes or types
+    that do not fit.
     """
     if not native.available():
         return cpu.linear(x_TI, w, out=out, add=add)

@@ -37,8 +37,11 @@ _INT4_ZERO = 8
 class PackedMatrix:
     """A matrix of `outputs` × `inputs` in the layout above; `data` and `scales` can be stored as they are.
 
-    `scales` is empty for float formats. `activations` says what integer weights meet: activations rounded to
-    int8 per token and group of 128 inputs, or fp32 ones as they are (slower). Float weights always meet fp32.
+    `scales` is empty for float formats. `activations` says what weights meet. `"float"`: fp32 activations as
+    they are (slower). `"int8"`: integer weights meet activations rounded to int8 per token and group of 128
+    inputs; bfloat16 ones meet activations rounded to bfloat16 where the processor multiplies those
+    (AVX512_BF16), as in a bf16 checkpoint's own forward pass, with sums in fp32, and fp32 elsewhere. float32
+    weights always meet fp32.
     """
 
     format: WeightFormat

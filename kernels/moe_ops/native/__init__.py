@@ -14,7 +14,7 @@ import torch
 from moe_ops.native.library import built_library
 
 _LOG = logging.getLogger(__name__)
-ISAS = ("portable", "avx2", "avx512", "vnni")
+ISAS = ("portable", "avx2", "avx512", "vnni", "bf16")
 
 
 @cache

@@ -1,10 +1,10 @@
 """Compile `csrc/` to one shared library: `python -m moe_ops.native.build`.
 
 Needs a C++20 compiler (`$CXX`, else g++ or clang++) and nothing else. A source whose name ends in `_avx2`,
-`_avx512` or `_vnni` is compiled for that instruction set and must be called only after the run-time check of
-`cpu.h`; all others run anywhere. `torch.utils.cpp_extension` says where torch's headers and libraries are;
-its `CppExtension` and `load` do not compile them, as they give all sources the same flags, the first links a
-library to one version of Python, and the second needs ninja.
+`_avx512`, `_vnni` or `_bf16` is compiled for that instruction set and must be called only after the run-time
+check of `cpu.h`; all others run anywhere. `torch.utils.cpp_extension` says where torch's headers and
+libraries are; its `CppExtension` and `load` do not compile them, as they give all sources the same flags, the
+first links a library to one version of Python, and the second needs ninja.
 """
 
 from __future__ import annotations

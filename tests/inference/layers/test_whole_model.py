@@ -65,7 +65,11 @@ def test_native_checking_of_drafts_is_decoding_to_the_bit(whole_dir: Path, logit
 def test_native_equals_plain_torch(
     whole_dir: Path, logits_of: LogitsOf, weights: WeightFormat, tolerance: float
 ) -> None:
-    """Of equal weights. Latents that are kept in bf16 may be rounded apart, and flip a choice of experts."""
+    """Of equal weights. Latents that are kept in bf16 may be rounded apart, and flip a choice of experts;
+    where the processor multiplies bf16, all activations are rounded.
+    """
+    if weights == "bfloat16" and native.features()["isa"] == "bf16":
+        tolerance = 2e-2
     found, expected = (
         torch.cat(logits_of(load_model(whole_dir, weights=weights, native=form), PROMPTS))
         for form in (True, False)

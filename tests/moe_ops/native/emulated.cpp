@@ -5,14 +5,16 @@
 
 namespace tokenworks {
 
-static bool with_vnni = true;
+static const Kernels* chosen = nullptr;
 
-const Kernels& kernels() { return with_vnni ? kernels_vnni() : kernels_avx512(); }
+const Kernels& kernels() { return *chosen; }
 int thread_count() { return 1; }
 
 }  // namespace tokenworks
 
-extern "C" void use_vnni(int yes) { tokenworks::with_vnni = yes != 0; }
+extern "C" void use_avx512() { tokenworks::chosen = &tokenworks::kernels_avx512(); }
+extern "C" void use_vnni() { tokenworks::chosen = &tokenworks::kernels_vnni(); }
+extern "C" void use_bf16() { tokenworks::chosen = &tokenworks::kernels_bf16(); }
 
 extern "C" void linear(int code, int outputs, int inputs, const void* data, const void* scales, const float* x,
                        int rows, float* out) {

@@ -68,6 +68,38 @@ inline float emulated_reduce_max_ps(__m512 v) {
   return emulated::fold<float>(v, [](float a, float b) { return a > b ? a : b; });
 }
 
+// As Intel's manual has it: numbers too small for full precision count as zero, before and after.
+inline float emulated_flush(float a) { return std::fpclassify(a) == FP_SUBNORMAL ? std::copysign(0.0f, a) : a; }
+inline __m256bh emulated_cvtneps_pbh(__m512 v) {
+  return emulated::as<__m256bh>(emulated::lanes<uint16_t, 16, float>(v, [](float a) {
+    uint32_t bits;
+    a = emulated_flush(a);
+    std::memcpy(&bits, &a, sizeof bits);
+    if (std::isnan(a)) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  }));
+}
+inline __m512 emulated_dpbf16_ps(__m512 sums, __m512bh a, __m512bh b) {
+  const auto widen = [](uint32_t pair, int half) {
+    const uint32_t bits = half == 1 ? pair & 0xffff0000 : pair << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof number);
+    return emulated_flush(number);
+  };
+  uint32_t left[16], right[16];
+  std::memcpy(left, &a, sizeof left);
+  std::memcpy(right, &b, sizeof right);
+  int lane = 0;
+  return emulated::as<__m512>(emulated::lanes<float, 16, float>(sums, [&](float sum) {
+    for (const int half : {1, 0})
+      sum = emulated_flush(std::fma(widen(left[lane], half), widen(right[lane], half), emulated_flush(sum)));
+    ++lane;
+    return sum;
+  }));
+}
+
+#define _mm512_cvtneps_pbh emulated_cvtneps_pbh
+#define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps

@@ -22,6 +22,7 @@ from moe_ops.native.build import BuildError, compiler
 from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
 
 HERE = Path(__file__).parent
+LEVELS = ("bf16", "vnni", "avx512")
 
 
 def compiler_or_skip() -> str:
@@ -42,7 +43,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if probe.returncode != 0:
         pytest.skip("SIMDe's headers are not installed (Debian: libsimde-dev)")
     folder = tmp_path_factory.mktemp("emulated")
-    names = ("matrix_vnni", "matrix_avx512", "matrix_avx2", "linear", "grouped_mlp", "team")
+    names = ("matrix_bf16", "matrix_vnni", "matrix_avx512", "matrix_avx2", "linear", "grouped_mlp", "team")
     sources = [HERE / "emulated.cpp", *(SOURCES / f"{name}.cpp" for name in names)]
     flags = [flag for flag in COMMON_FLAGS if flag not in ("-O3", "-fvisibility=hidden")]
     flags += [
@@ -80,13 +81,19 @@ def emulated_linear(emulated: ctypes.CDLL, x: torch.Tensor, w: PackedMatrix) -> 
     return out
 
 
-@pytest.mark.parametrize("vnni", [1, 0])
+def met(x: torch.Tensor, w: PackedMatrix, level: str) -> torch.Tensor:
+    """`x` as the definition takes it, and rounded to bf16 where that is what the weights meet."""
+    rounds = level == "bf16" and w.format == "bfloat16" and w.activations == "int8"
+    return x.bfloat16().float() if rounds else x
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("activations", ["int8", "float"])
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_linear_is_the_definition_and_keeps_rows_apart(
-    emulated: ctypes.CDLL, weight_format: WeightFormat, activations: Activations, vnni: int
+    emulated: ctypes.CDLL, weight_format: WeightFormat, activations: Activations, level: str
 ) -> None:
-    emulated.use_vnni(vnni)
+    emulated[f"use_{level}"]()
     random = torch.Generator().manual_seed(7)
     for rows, outputs, inputs in ((1, 80, 256), (2, 70, 130), (8, 33, 77), (13, 20, 300)):
         w = pack_matrix(
@@ -95,14 +102,16 @@ def test_linear_is_the_definition_and_keeps_rows_apart(
         x = torch.randn(rows, inputs, generator=random)
 
         together = emulated_linear(emulated, x, w)
-        torch.testing.assert_close(together, linear_reference(x, w), rtol=1e-4, atol=2e-4)
+        torch.testing.assert_close(together, linear_reference(met(x, w, level), w), rtol=1e-4, atol=2e-4)
         assert torch.equal(together, torch.cat([emulated_linear(emulated, row, w) for row in x.split(1)]))
 
 
-@pytest.mark.parametrize("vnni", [1, 0])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_grouped_mlp_is_the_definition(emulated: ctypes.CDLL, weight_format: WeightFormat, vnni: int) -> None:
-    emulated.use_vnni(vnni)
+def test_grouped_mlp_is_the_definition(
+    emulated: ctypes.CDLL, weight_format: WeightFormat, level: str
+) -> None:
+    emulated[f"use_{level}"]()
     random = torch.Generator().manual_seed(8)
     hidden, width, tokens = 70, 150, 9
     experts = pack_experts(
@@ -121,14 +130,54 @@ def test_grouped_mlp_is_the_definition(emulated: ctypes.CDLL, weight_format: Wei
         gate_up.code, 4, hidden, width, pointer(gate_up.data), pointer(gate_up.scales), pointer(down.data),
         pointer(down.scales), pointer(chosen), pointer(weights), 2, 1, pointer(x), tokens, pointer(out),
     )  # fmt: skip
-    torch.testing.assert_close(out, expected, rtol=0, atol=2e-2 if experts.format.startswith("int") else 1e-4)
+    rounds = experts.format.startswith("int") or (experts.format, level) == ("bfloat16", "bf16")
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-2 if rounds else 1e-4)
+
+
+def test_bf16_products_that_are_exact_come_out_exact(emulated: ctypes.CDLL) -> None:
+    """Small integers: every product, and every sum in whatever order, is a number of fp32."""
+    emulated.use_bf16()
+    random = torch.Generator().manual_seed(9)
+    for rows, outputs, inputs in ((1, 90, 31), (3, 16, 128), (7, 40, 257)):
+        weight_OI = torch.randint(-128, 129, (outputs, inputs), generator=random).float()
+        x = torch.randint(-128, 129, (rows, inputs), generator=random).float()
+        found = emulated_linear(emulated, x, pack_matrix(weight_OI, "bfloat16"))
+        assert torch.equal(found.double(), x.double() @ weight_OI.double().t())
+
+
+def test_activations_become_the_nearest_bf16_numbers(emulated: ctypes.CDLL) -> None:
+    """Ties to even; what is beyond the largest one is infinite, as in torch, and NaN stays what it is."""
+    emulated.use_bf16()
+    step = 2.0**-7  # between numbers from 1 to 2
+    special = [1 + step / 2, 1 + 3 * step / 2, 1 + step * 0.51, -1 - step / 2, 3.4e38, -3.4e38]
+    x = torch.tensor([*special, float("inf"), float("-inf"), float("nan"), 0.0, -1.25, 3e-39])
+    w = pack_matrix(torch.ones(20, 1), "bfloat16")
+    expected = x.bfloat16().float()
+    expected[-1] = 0.0  # the instruction takes it for zero
+    found = emulated_linear(emulated, x[:, None], w)
+    torch.testing.assert_close(found, expected[:, None].expand(-1, 20), rtol=0, atol=0, equal_nan=True)
+    kept = emulated_linear(
+        emulated, x[:6, None], pack_matrix(torch.ones(20, 1), "bfloat16", activations="float")
+    )
+    assert torch.equal(kept, x[:6, None].expand(-1, 20))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_with_its_row_in_bf16(emulated: ctypes.CDLL, value: float) -> None:
+    emulated.use_bf16()
+    x = torch.randn(3, 300)
+    x[1, 140] = value
+    finite = emulated_linear(emulated, x, pack_matrix(torch.ones(20, 300), "bfloat16")).isfinite()
+    assert not finite[1].any()
+    assert finite[[0, 2]].all()
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed (Debian: binutils)")
-def test_the_wide_instructions_are_really_there(tmp_path: Path) -> None:
-    command, out = compiler_or_skip(), tmp_path / "vnni.o"
-    source = SOURCES / "matrix_vnni.cpp"
-    flags = [*COMMON_FLAGS, *ISA_FLAGS["_vnni"]]
+@pytest.mark.parametrize(("level", "instruction"), [("vnni", "vpdpbusd"), ("bf16", "vdpbf16ps")])
+def test_the_wide_instructions_are_really_there(tmp_path: Path, level: str, instruction: str) -> None:
+    command, out = compiler_or_skip(), tmp_path / f"{level}.o"
+    source = SOURCES / f"matrix_{level}.cpp"
+    flags = [*COMMON_FLAGS, *ISA_FLAGS[f"_{level}"]]
     result = subprocess.run(
         [command, *flags, "-w", "-c", str(source), "-o", str(out)],
         capture_output=True,
@@ -139,6 +188,6 @@ def test_the_wide_instructions_are_really_there(tmp_path: Path) -> None:
         pytest.skip(f"{command} does not compile for AVX-512")
     assert result.returncode == 0, result.stderr
     code = subprocess.run(["objdump", "-d", str(out)], capture_output=True, text=True, check=True).stdout
-    lines = [line for line in code.splitlines() if "vpdpbusd" in line]
+    lines = [line for line in code.splitlines() if instruction in line]
     assert len(lines) > 20
     assert all("zmm" in line for line in lines)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from moe_ops import native
+from moe_ops.linear import FORMATS
 
 pytestmark = pytest.mark.usefixtures("library")
 TASKS = Path("/proc/self/task")
@@ -31,7 +32,7 @@ def processors() -> dict[int, set[int]]:
 @pytest.mark.skipif(not TASKS.exists(), reason="needs Linux")
 @pytest.mark.usefixtures("two_threads")
 def test_threads_met_on_one_processor_may_run_everywhere_again() -> None:
-    torch.ops.tokenworks.peak(False, 1)
+    torch.ops.tokenworks.peak(FORMATS.index("float32"), 1)
     before = processors()
     first = min(before[os.getpid()])
     for task in before:
@@ -39,12 +40,12 @@ def test_threads_met_on_one_processor_may_run_everywhere_again() -> None:
     for task, allowed in before.items():
         os.sched_setaffinity(task, allowed)
     for _ in range(3):
-        torch.ops.tokenworks.peak(False, 1)
+        torch.ops.tokenworks.peak(FORMATS.index("float32"), 1)
     assert {task: allowed for task, allowed in processors().items() if task in before} == before
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_regions_run_after_their_threads_were_let_go() -> None:
-    expected = torch.ops.tokenworks.peak(True, 2)
+    expected = torch.ops.tokenworks.peak(FORMATS.index("int8"), 2)
     native.release_threads()
-    assert torch.ops.tokenworks.peak(True, 2) == expected
+    assert torch.ops.tokenworks.peak(FORMATS.index("int8"), 2) == expected

@@ -12,26 +12,29 @@ class Activations {
   Activations(const Matrix& matrix, int count)
       : inputs_(matrix.inputs),
         padded_(matrix.padded()),
-        rounds_(matrix.rounds),
-        code_bytes_(kernels().code_bytes[static_cast<int>(matrix.format)]),
+        code_bytes_(kernels().code_bytes_of(matrix)),
+        scaled_(code_bytes_ > 0 && matrix.format >= Format::int8),
         groups_(Matrix::up(padded_, kGroup)),
         count_(static_cast<size_t>(count)) {}
 
   int groups() const { return groups_; }
-  size_t row_bytes() const { return static_cast<size_t>(padded_) * (rounds_ ? code_bytes_ : sizeof(float)); }
+  size_t row_bytes() const { return static_cast<size_t>(padded_) * (rounds() ? code_bytes_ : sizeof(float)); }
+  bool as_is() const { return !rounds() && padded_ == inputs_; }  // rows need no preparation
 
   size_t bytes() const {
-    if (!rounds_) return Scratch::size<float>(count_ * padded_);
-    return Scratch::size<uint8_t>(count_ * padded_ * code_bytes_) + Scratch::size<float>(count_ * groups_) +
-           Scratch::size<int32_t>(count_ * groups_ * kSums);
+    if (!rounds()) return Scratch::size<float>(count_ * padded_);
+    const size_t codes = Scratch::size<uint8_t>(count_ * padded_ * code_bytes_);
+    if (!scaled_) return codes;
+    return codes + Scratch::size<float>(count_ * groups_) + Scratch::size<int32_t>(count_ * groups_ * kSums);
   }
 
   void take(Scratch& scratch) {
-    if (!rounds_) {
+    if (!rounds()) {
       x_ = scratch.take<float>(count_ * padded_);
       return;
     }
     codes_ = scratch.take<uint8_t>(count_ * padded_ * code_bytes_);
+    if (!scaled_) return;
     scale_ = scratch.take<float>(count_ * groups_);
     sum_ = scratch.take<int32_t>(count_ * groups_ * kSums);
   }
@@ -41,9 +44,10 @@ class Activations {
     const int first = group * kGroup;
     const int given = inputs_ - first < kGroup ? inputs_ - first : kGroup;
     const int wanted = padded_ - first < kGroup ? padded_ - first : kGroup;
-    if (rounds_) {
+    if (rounds()) {
       kernels().round_group(x, given, wanted, code_bytes_, codes_ + (row * padded_ + first) * code_bytes_,
-                            scale_ + row * groups_ + group, sum_ + (row * groups_ + group) * kSums);
+                            scaled_ ? scale_ + row * groups_ + group : nullptr,
+                            scaled_ ? sum_ + (row * groups_ + group) * kSums : nullptr);
       return;
     }
     float* const target = x_ + row * padded_ + first;
@@ -57,22 +61,24 @@ class Activations {
   Rows rows() const {
     Rows rows;
     rows.x = x_;
-    rows.x_stride = padded_;
+    rows.x_stride = rounds() ? 0 : padded_;
     rows.codes = codes_;
     rows.code_stride = static_cast<size_t>(padded_) * code_bytes_;
     rows.scale = scale_;
-    rows.scale_stride = groups_;
+    rows.scale_stride = scaled_ ? groups_ : 0;
     rows.sum = sum_;
-    rows.sum_stride = static_cast<size_t>(groups_) * kSums;
+    rows.sum_stride = scaled_ ? static_cast<size_t>(groups_) * kSums : 0;
     return rows;
   }
 
  private:
+  bool rounds() const { return code_bytes_ > 0; }
+
   static constexpr int kSums = kGroup / kSum;
   const int inputs_;
   const int padded_;
-  const bool rounds_;
   const int code_bytes_;
+  const bool scaled_;
   const int groups_;
   const size_t count_;
   float* x_ = nullptr;

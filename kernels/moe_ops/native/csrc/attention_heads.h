@@ -40,10 +40,10 @@ struct HeadProduct {
 
 // Memory comes from the calling thread's Scratch.
 inline void multiply_head(const HeadProduct& p) {
-  const bool as_is = !p.matrix.rounds && p.matrix.padded() == p.matrix.inputs;
   const int together = rows_together(Activations(p.matrix, 1).row_bytes());
   const int most = static_cast<int>(std::min<int64_t>(p.rows, together));
   Activations activations(p.matrix, most);
+  const bool as_is = activations.as_is();
   Scratch& scratch = Scratch::begin();
   scratch.reserve(activations.bytes() + Scratch::size<float>(static_cast<size_t>(most) * kColumns));
   activations.take(scratch);

@@ -7,7 +7,8 @@ enum class Isa : int {
   portable = 0,
   avx2 = 1,    // with FMA and F16C
   avx512 = 2,  // F, BW, DQ, VL
-  vnni = 3,    // with VNNI and BF16: Zen 4, Sapphire Rapids
+  vnni = 3,    // with VNNI: Cascade Lake, Ice Lake
+  bf16 = 4,    // with BF16: Zen 4, Sapphire Rapids
 };
 
 Isa isa_best();

@@ -19,7 +19,7 @@ void linear(const Matrix& matrix, int outputs, const float* x, int64_t x_stride,
   if (rows == 0) return;
   const Kernels& kernel = kernels();
   Activations activations(matrix, rows);
-  const bool as_is = !matrix.rounds && matrix.padded() == matrix.inputs;
+  const bool as_is = activations.as_is();
   const int chunk = std::min(rows, rows_together(activations.row_bytes()));
   const int chunks = Matrix::up(rows, chunk), blocks = Matrix::up(matrix.tiles, kTilesTogether);
   constexpr int kWidth = kTilesTogether * kTile;

@@ -7,6 +7,8 @@ namespace tokenworks {
 const Kernels& kernels() {
 #if defined(__x86_64__)
   switch (isa()) {
+    case Isa::bf16:
+      return kernels_bf16();
     case Isa::vnni:
       return kernels_vnni();
     case Isa::avx512:

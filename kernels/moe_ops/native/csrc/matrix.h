@@ -16,7 +16,7 @@ enum class Format : int { float32 = 0, bfloat16 = 1, int8 = 2, int4 = 3 };
 
 struct Matrix {
   Format format;
-  bool rounds;  // activations are rounded to int8
+  bool rounds;  // activations are rounded, where the instruction set has such products: Kernels::code_bytes_of
   int inputs;
   int tiles;
   const uint8_t* data;
@@ -24,7 +24,7 @@ struct Matrix {
 
   Matrix(int code, int64_t outputs, int64_t inputs_, const void* data_, const void* scales_)
       : format(static_cast<Format>(code % 4)),
-        rounds(format >= Format::int8 && code < 4),
+        rounds(code < 4),
         inputs(static_cast<int>(inputs_)),
         tiles(static_cast<int>((outputs + kTile - 1) / kTile)),
         data(static_cast<const uint8_t*>(data_)),
@@ -58,11 +58,12 @@ struct Matrix {
   int groups_;
 };
 
-// Rows of activations: `x` where they meet weights as fp32, the others where they are rounded. Code i of a row is
-// x[i] / scale[i / 128]; sum[j] adds up codes 32 j … 32 j + 31.
+// Rows of activations: `x` where they meet weights as fp32, the others where they are rounded. For integer weights
+// code i of a row is x[i] / scale[i / 128], and sum[j] adds up codes 32 j … 32 j + 31; for bf16 ones codes are bf16
+// numbers, without scales and sums.
 struct Rows {
   const float* x = nullptr;
-  const uint8_t* codes = nullptr;
+  const uint8_t* codes = nullptr;  // null: rows of `x`
   const float* scale = nullptr;
   const int32_t* sum = nullptr;
   size_t x_stride = 0;  // all strides in elements, that of codes in bytes
@@ -92,13 +93,18 @@ struct Kernels {
   void (*multiply)(const Matrix& matrix, int first, int count, const Rows& rows, int row_count, float* y,
                    size_t y_stride);
   // Codes, scales and sums of one group of `count` ≤ 128 activations; codes are filled up to `padded` with zeros.
+  // Without `scale`, which only sets ask that round for bf16 weights: the nearest bf16 numbers, ties to even.
   void (*round_group)(const float* x, int count, int padded, int code_bytes, uint8_t* codes, float* scale,
                       int32_t* sum);
   // act[i] = silu(gate[i]) · up[i] where tiles of gate and up take turns in `both`; `count` is a multiple of 16.
   void (*gate)(const float* both, int count, float* act);
   // out[i] += weight · y[i]
   void (*add_scaled)(float* out, const float* y, float weight, int count);
-  int code_bytes[4];  // size of a code, for each format
+  int code_bytes[4];  // size of a code, for each format; 0: its weights always meet fp32
+
+  int code_bytes_of(const Matrix& matrix) const {
+    return matrix.rounds ? code_bytes[static_cast<int>(matrix.format)] : 0;
+  }
 };
 
 const Kernels& kernels();  // those of isa()
@@ -108,6 +114,7 @@ const Kernels& kernels_portable();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
 const Kernels& kernels_vnni();
+const Kernels& kernels_bf16();
 #endif
 
 }  // namespace tokenworks

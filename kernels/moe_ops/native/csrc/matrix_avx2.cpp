@@ -62,7 +62,7 @@ struct Int4Block {
 
 void multiply(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
               size_t y_stride) {
-  if (!m.rounds) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
+  if (rows.codes == nullptr) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
   if (m.format == Format::int8)
     return multiply_blocks<Int8Block, 2, 2>(m, first, count, rows, row_count, y, y_stride);
   multiply_blocks<Int4Block, 2, 1>(m, first, count, rows, row_count, y, y_stride);

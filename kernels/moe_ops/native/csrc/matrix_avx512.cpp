@@ -8,7 +8,7 @@ namespace {
 
 void multiply(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
               size_t y_stride) {
-  if (m.rounds) return tokenworks::kernels_avx2().multiply(m, first, count, rows, row_count, y, y_stride);
+  if (rows.codes != nullptr) return tokenworks::kernels_avx2().multiply(m, first, count, rows, row_count, y, y_stride);
   multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
 }
 

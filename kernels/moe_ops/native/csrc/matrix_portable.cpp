@@ -46,7 +46,7 @@ void multiply_row(const Matrix& m, int tile, const Rows& rows, int row, float* y
 
 void multiply(const Matrix& m, int first, int count, const Rows& rows, int row_count, float* y,
               size_t y_stride) {
-  if (!m.rounds) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
+  if (rows.codes == nullptr) return multiply_floats_by_format(m, first, count, rows, row_count, y, y_stride);
   for (int tile = 0; tile < count; ++tile)
     for (int t = 0; t < row_count; ++t) {
       const int row = static_cast<int>(rows.at(t));

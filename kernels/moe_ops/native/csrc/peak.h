@@ -9,6 +9,7 @@ namespace tokenworks {
 // Each runs `rounds` rounds in registers and returns the operations done: a product and its addition are two.
 struct Peaks {
   int64_t (*floats)(int64_t rounds);
+  int64_t (*halves)(int64_t rounds);  // as bf16 weights are multiplied: fp32 products where nothing is faster
   int64_t (*codes)(int64_t rounds);  // int8 products, exact
 };
 
@@ -16,5 +17,6 @@ const Peaks& peaks_portable();
 const Peaks& peaks_avx2();
 const Peaks& peaks_avx512();
 const Peaks& peaks_vnni();
+const Peaks& peaks_bf16();
 
 }  // namespace tokenworks

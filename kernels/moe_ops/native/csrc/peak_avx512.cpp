@@ -16,7 +16,7 @@ int64_t code_peak(int64_t rounds) {
 namespace tokenworks {
 
 const Peaks& peaks_avx512() {
-  static const Peaks table{float_peak, code_peak};
+  static const Peaks table{float_peak, float_peak, code_peak};
   return table;
 }
 

@@ -23,7 +23,7 @@ namespace tokenworks {
 
 // Without instructions of its own for them, codes are multiplied at the speed of floats at best.
 const Peaks& peaks_portable() {
-  static const Peaks table{portable_float_peak, portable_float_peak};
+  static const Peaks table{portable_float_peak, portable_float_peak, portable_float_peak};
   return table;
 }
 

@@ -1,9 +1,11 @@
-// The ceiling of arithmetic, for benches: torch.ops.tokenworks.peak(codes, rounds) -> operations.
+// The ceiling of arithmetic, for benches: torch.ops.tokenworks.peak(format, rounds) -> operations, for weights of a format
+// as matrix.h counts them.
 #include <torch/library.h>
 
 #include <atomic>
 
 #include "cpu.h"
+#include "matrix.h"
 #include "peak.h"
 #include "threads.h"
 
@@ -12,6 +14,8 @@ namespace {
 const tokenworks::Peaks& peaks() {
 #if defined(__x86_64__)
   switch (tokenworks::isa()) {
+    case tokenworks::Isa::bf16:
+      return tokenworks::peaks_bf16();
     case tokenworks::Isa::vnni:
       return tokenworks::peaks_vnni();
     case tokenworks::Isa::avx512:
@@ -26,14 +30,19 @@ const tokenworks::Peaks& peaks() {
 }
 
 // All of torch's threads at once.
-int64_t peak(bool codes, int64_t rounds) {
+int64_t peak(int64_t format, int64_t rounds) {
+  TORCH_CHECK(format >= 0 && format < 4, "no format ", format);
+  const auto one = static_cast<tokenworks::Format>(format);
+  const auto run = one == tokenworks::Format::float32    ? peaks().floats
+                   : one == tokenworks::Format::bfloat16 ? peaks().halves
+                                                         : peaks().codes;
   std::atomic<int64_t> operations{0};
   tokenworks::parallel(tokenworks::thread_count(), [&](int, int) {
-    operations += codes ? peaks().codes(rounds) : peaks().floats(rounds);
+    operations += run(rounds);
   });
   return operations;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(tokenworks, m) { m.def("peak(bool codes, int rounds) -> int", peak); }
+TORCH_LIBRARY_FRAGMENT(tokenworks, m) { m.def("peak(int format, int rounds) -> int", peak); }
