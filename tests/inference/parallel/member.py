@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from inference.engine.assembly import assemble
+from inference.engine.changes import Changes
 from inference.engine.core import Engine
 from inference.engine.packing import arrange
 from inference.engine.runner import Runner
@@ -44,7 +45,7 @@ def main(rank: int, size: int, folder: Path, layout: ExpertLayout) -> None:
     ranks = Ranks.join(rank=rank, size=size, meeting_file=folder / f"{name}.meeting")
     model = load_part(checkpoint, ranks, experts=layout, mtp=True)
     if ranks.leads:
-        runner = ParallelRunner(model, CONFIG, ranks)
+        runner = ParallelRunner(model, CONFIG, ranks, changes=Changes(counted=len(model.routers)))
         save_file(served(runner, checkpoint) | {"logits": logits(LeadingModel(model, ranks))}, out)
         runner.close()
     else:
@@ -53,10 +54,16 @@ def main(rank: int, size: int, folder: Path, layout: ExpertLayout) -> None:
 
 
 def served(runner: Runner, checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Tokens of some requests, greedy and drawn, of which one fails, in one engine."""
+    """Tokens of some requests, greedy and drawn, of which one fails, in one engine; `experts` are its counts
+    of routed layers that were looked at and of distinct experts in them.
+    """
     tokenizer = Tokenizer.from_dir(checkpoint)
     engine = Engine(
-        config=CONFIG, runner=runner, eos_ids=tokenizer.eos_ids, token_bytes=tokenizer.token_bytes
+        config=CONFIG,
+        runner=runner,
+        changes=runner.changes,
+        eos_ids=tokenizer.eos_ids,
+        token_bytes=tokenizer.token_bytes,
     )
     requests = [request(number, 5 + 13 * number, 0.9 * (number % 2)) for number in range(6)]
     tokens: dict[str, list[int]] = {one.request_id: [] for one in requests}
@@ -70,6 +77,8 @@ def served(runner: Runner, checkpoint: Path) -> dict[str, torch.Tensor]:
             if event.finish_reason not in (None, "stop", "length"):
                 raise AssertionError(f"{event.request_id} ended with {event.finish_reason}")
     runner.scrub((0, 1))
+    stats = engine.stats()
+    tokens["experts"] = [stats.experts_layers, stats.experts_touched]
     return {name: torch.tensor(ids) for name, ids in tokens.items()}
 
 
