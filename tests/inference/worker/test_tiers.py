@@ -70,7 +70,7 @@ async def tiers(
     engine = AsyncEngine.load(tiny_dir, config)
     await engine.start()
     async with worker_serving(engine, journal, key, enrolment) as worker:
-        yield worker, *ids
+        yield worker, ids[0], ids[1]
     await engine.close()
 
 
