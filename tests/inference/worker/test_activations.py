@@ -8,8 +8,11 @@ import pytest
 
 from inference.engine import AsyncEngine, EngineConfig, GenerationRequest, SamplingParams
 from inference.worker.options import options_parse
+from moe_ops import native
 
 PROMPT = tuple((37 * i + 11 * i * i) % 250 + 8 for i in range(120))
+
+compiled = pytest.mark.skipif(not native.available(), reason="plain torch never rounds activations")
 
 
 def config(folder: Path, *more: str) -> EngineConfig:
@@ -39,6 +42,7 @@ def error(found: list[float], exact: list[float]) -> float:
     return sum(abs(a - b) for a, b in zip(found, exact, strict=True)) / len(exact)
 
 
+@compiled
 async def test_float_activations_are_closer_to_the_model_as_published(tiny_dir: Path, tmp_path: Path) -> None:
     exact = await scores(tiny_dir, config(tmp_path, "--weights", "float32"))
     assert len(exact) == len(PROMPT) - 1
@@ -50,6 +54,7 @@ async def test_float_activations_are_closer_to_the_model_as_published(tiny_dir: 
     assert again == rounded
 
 
+@compiled
 async def test_int4_weights_meet_float_activations_too(tiny_dir: Path, tmp_path: Path) -> None:
     """Which is closer is not asked: rounding weights to four bits is the greater error by far."""
     rounded = await scores(tiny_dir, config(tmp_path, "--weights", "int4"))
