@@ -1,7 +1,7 @@
 """A tiny real model under churn: every kind of request, adapters that come and go, too few pages.
 
 Whatever else is in the engine, a request is answered as it is alone on a fresh one. That is so to the token
-where activations are floats. Rounded to int8 they make a step of 1/127 of a difference in the last bit, which
+where activations are fp32. Rounded to int8 or bf16 they make a step of a difference in the last bit, which
 reading a prompt in other chunks brings; experts chosen by a hair change with it. There answers end as they
 should, and no less than half are the same.
 """
@@ -65,7 +65,7 @@ class House:
         random_checkpoint_write(path=path / "model", config={**TINY_V3, "num_nextn_predict_layers": 1})
         model = load_model(path / "model", weights=weights, mtp=True)
         assert isinstance(model, DeepseekModel)
-        self.model, self.exact = model, weights != "int8"
+        self.model, self.exact = model, weights == "float32"
         self.tokenizer = Tokenizer.from_dir(path / "model")
         self.profiles = [profile_for(model, mode) for mode in ("pool", "session", "hash")]
         self.profiles.append(profile_for(model, "session", coverage_min=1.0))  # never covered
@@ -159,12 +159,13 @@ class Churn:
         self.counts["cancelled"] += 1
 
     def change_adapters(self) -> None:
-        """Drop one that is there, or load one of its versions; those in use may leave no place for it."""
+        """Drop one that is there, load one of its versions, or both; those in use may leave no place."""
         name = self.draw.choice(sorted(self.house.folders))
         if self.loaded.pop(name, None) is not None:
             self.engine.changes.drop(name)
             self.counts["dropped"] += 1
-            return
+            if self.draw.random() < 0.5:
+                return
         version = self.draw.randrange(len(self.house.folders[name]))
         with suppress(AdapterError):
             self.engine.changes.load(name, str(self.house.folders[name][version]))
@@ -232,7 +233,7 @@ def test_everybody_gets_what_he_gets_alone_and_nothing_is_left(
     churn.check_no_adapter_is_left()
     churn.engine.close()
     stats, counts = churn.engine.stats(), churn.counts
-    assert min(stats.preemptions, stats.cached_tokens, stats.accepted_tokens, len(evictions)) > 20, stats
+    assert min(stats.preemptions, stats.cached_tokens, stats.accepted_tokens, len(evictions)) > 10, stats
     assert counts["equal"] > counts["answered"] // 2 > 50
     ends = ("stop", "length", "expired", "refused", "cancelled", "dropped")
     versions = [f"loaded {name} {i}" for name, folders in house.folders.items() for i in range(len(folders))]
