@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 
 from inference.layers.batch import FlatBatch
@@ -59,7 +62,7 @@ class Decoder:
         the prediction module's where it is loaded.
         """
         layers = len(self._layers) + (self.mtp is not None)
-        return torch.zeros(layers, pages, page_size, self._cached, dtype=self._embedding.dtype)
+        return _zeros((layers, pages, page_size, self._cached), self._embedding.dtype)
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """Compute all tokens of `batch` and write what later ones need of them to `cache`."""
@@ -84,3 +87,9 @@ class Decoder:
         hidden_TD = self._forms.rms_norm(x_TD, self._norm, eps)
         logits_SV = self._forms.linear(hidden_TD.index_select(0, batch.last_S), self._head)
         return Forward(logits_SV, hidden_TD)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros that take memory where they are first written: the system's own, which nobody has to write."""
+    size, own = math.prod(shape) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, size, own), dtype=dtype).view(shape)
