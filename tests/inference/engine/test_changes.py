@@ -158,6 +158,22 @@ def test_cached_prefixes_of_one_adapter_do_not_serve_another(
     assert events[-1].cached_tokens > 0
 
 
+def test_another_adapter_under_the_same_name_finds_nothing_of_the_first_one(
+    model: DeepseekModel, folders: list[Path]
+) -> None:
+    changes = with_adapters(model, folders[:1])
+    assert changes.adapters is not None
+    engine = engine_of(model, changes)
+    first, again = (run(engine, [request("r", PROMPTS[3], adapter="a0")])["r"] for _ in range(2))
+    assert again[-1].cached_tokens > 0
+    changes.adapters.drop("a0")
+    changes.adapters.add("a0", changes.adapters.read(folders[1]))
+    other = run(engine, [request("r", PROMPTS[3], adapter="a0")])["r"]
+    assert other[-1].cached_tokens == 0
+    alone = run(engine_of(model, with_adapters(model, folders[1:])), [request("r", PROMPTS[3], adapter="a0")])
+    assert tokens(other) == tokens(alone["r"]) != tokens(first)
+
+
 def test_dropping_an_adapter_leaves_its_requests_alone_and_refuses_new_ones(
     model: DeepseekModel, folders: list[Path]
 ) -> None:
