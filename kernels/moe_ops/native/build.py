@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,21 +51,23 @@ def build() -> Path:
         return built_library() or _compile_all(folder)
 
 
-def compiler() -> str:
-    """Path of the C++ compiler to use: `$CXX` where set. Raises `BuildError` when it is not there."""
-    named = os.environ.get("CXX")
-    for name in (named,) if named else ("g++", "clang++"):
+def compiler() -> tuple[str, ...]:
+    """How the C++ compiler is called, its path first: `$CXX` where set, which may have several words (`ccache
+    g++`). Raises `BuildError` when it is not there.
+    """
+    named = shlex.split(os.environ.get("CXX", ""))
+    for name, *more in [named] if named else [["g++"], ["clang++"]]:
         if path := shutil.which(name):
-            return path
+            return (path, *more)
     if named:
-        raise BuildError(f"CXX names {named!r}, and there is no such program")
+        raise BuildError(f"CXX names {named[0]!r}, and there is no such program")
     raise BuildError("no C++ compiler found (g++ or clang++; on Debian or Ubuntu: apt install g++)")
 
 
 def _compile_all(folder: Path) -> Path:
     began = time.monotonic()
     command, sources = compiler(), _sources()
-    _say(began, f"compiling {len(sources)} files of CPU kernels with {command}")
+    _say(began, f"compiling {len(sources)} files of CPU kernels with {' '.join(command)}")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         objects = {source: Path(scratch) / f"{source.stem}.o" for source in sources}
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -72,7 +75,7 @@ def _compile_all(folder: Path) -> Path:
             for done in work:
                 done.result()
         library = Path(scratch) / library_name()
-        _execute([command, "-shared", *map(str, objects.values()), "-o", str(library), *_link_flags()])
+        _execute([*command, "-shared", *map(str, objects.values()), "-o", str(library), *_link_flags()])
         for stale in folder.glob("tokenworks-*.so"):
             stale.unlink(missing_ok=True)
         target = library.replace(folder / library.name)
@@ -80,9 +83,9 @@ def _compile_all(folder: Path) -> Path:
     return target
 
 
-def _compile(command: str, source: Path, out: Path) -> None:
+def _compile(command: tuple[str, ...], source: Path, out: Path) -> None:
     headers = [word for folder in include_paths() for word in ("-isystem", folder)]
-    _execute([command, *COMMON_FLAGS, *_isa_flags(source), *headers, "-c", str(source), "-o", str(out)])
+    _execute([*command, *COMMON_FLAGS, *_isa_flags(source), *headers, "-c", str(source), "-o", str(out)])
 
 
 def _isa_flags(source: Path) -> tuple[str, ...]:

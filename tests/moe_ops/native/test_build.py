@@ -52,6 +52,14 @@ def test_a_compiler_that_is_named_but_missing_is_not_replaced(monkeypatch: pytes
         builder.compiler()
 
 
+def test_a_compiler_may_be_named_with_what_calls_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (program := tmp_path / "ccache").write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "ccache g++ -v")
+    assert builder.compiler() == (str(program), "g++", "-v")
+
+
 def test_a_compiler_s_complaint_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.cpp").write_text("int broken = no_such_thing;")
     monkeypatch.setattr(builder, "SOURCES", tmp_path)

@@ -37,7 +37,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip(str(error))
     header = HERE / "emulated_avx512.h"
     probe = subprocess.run(
-        [command, "-E", "-include", str(header), "-x", "c++", "/dev/null", "-o", "/dev/null"],
+        [*command, "-E", "-include", str(header), "-x", "c++", "/dev/null", "-o", "/dev/null"],
         capture_output=True,
         check=False,
     )
@@ -47,7 +47,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = tmp_path_factory.mktemp("emulated") / "attention.so"
     subprocess.run(
         [
-            command,
+            *command,
             *flags,
             "-O0",
             "-w",

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 LEVELS = ("bf16", "vnni", "avx512")
 
 
-def compiler_or_skip() -> str:
+def compiler_or_skip() -> tuple[str, ...]:
     try:
         return compiler()
     except BuildError as error:
@@ -36,7 +36,7 @@ def compiler_or_skip() -> str:
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     command = compiler_or_skip()
     probe = subprocess.run(
-        [command, "-E", "-include", "simde/x86/avx512.h", "-x", "c++", "/dev/null", "-o", "/dev/null"],
+        [*command, "-E", "-include", "simde/x86/avx512.h", "-x", "c++", "/dev/null", "-o", "/dev/null"],
         capture_output=True,
         check=False,
     )
@@ -58,13 +58,13 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
     def compile_one(source: Path) -> Path:
         out = folder / f"{source.stem}.o"
-        subprocess.run([command, *flags, "-c", str(source), "-o", str(out)], check=True)
+        subprocess.run([*command, *flags, "-c", str(source), "-o", str(out)], check=True)
         return out
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     library = folder / "emulated.so"
-    subprocess.run([command, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)], check=True)
+    subprocess.run([*command, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 
@@ -179,7 +179,7 @@ def test_the_wide_instructions_are_really_there(tmp_path: Path, level: str, inst
     source = SOURCES / f"matrix_{level}.cpp"
     flags = [*COMMON_FLAGS, *ISA_FLAGS[f"_{level}"]]
     result = subprocess.run(
-        [command, *flags, "-w", "-c", str(source), "-o", str(out)],
+        [*command, *flags, "-w", "-c", str(source), "-o", str(out)],
         capture_output=True,
         text=True,
         check=False,
