@@ -209,6 +209,10 @@ class Packing:
         """The type of what is not packed by `weights`: embeddings and the latent cache."""
         return torch.float32 if self.weights == "float32" else torch.bfloat16
 
+    def pack(self, weight_OI: torch.Tensor) -> PackedMatrix:
+        """`weight_OI` (rows are outputs) as it is kept."""
+        return linear.pack_matrix(weight_OI, self.weights, activations=self.activations)
+
     @property
     def key(self) -> str:
         """What packed weights depend on, in words: those of another key are not the same bytes."""

@@ -25,7 +25,7 @@ from inference.models.names import mlp_shapes, trunk_tensors
 from inference.models.packed import PackedStore
 from inference.models.reader import WeightReader
 from moe_ops.latent_attention import PagedRows
-from moe_ops.linear import PackedMatrix, pack_matrix
+from moe_ops.linear import PackedMatrix
 from moe_ops.rope import rotate_pairs
 from moe_ops.router import RouterSpec
 
@@ -177,7 +177,7 @@ def _layer(reader: WeightReader, config: Qwen3MoeConfig, index: int) -> DecoderL
 def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> PackedMatrix:
     q, k, v = (reader.weight(f"{name}.{part}_proj") for part in "qkv")
     rows_NI = torch.cat([_paired(q, config.head_dim), _paired(k, config.head_dim), v])
-    return pack_matrix(rows_NI, reader.packing.weights, activations=reader.packing.activations)
+    return reader.packing.pack(rows_NI)
 
 
 def _paired(rows: torch.Tensor, head: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from inference.layers.moe import MoeMlp
 from inference.models.checkpoint import Checkpoint
 from inference.models.packed import PackedStore
 from moe_ops.grouped_mlp import PackedExperts, pack_experts, split_mlp, stack_experts
-from moe_ops.linear import PackedMatrix, pack_matrix
+from moe_ops.linear import PackedMatrix
 from moe_ops.linear.packing import TILE, stack_matrices
 
 _PACKED_AT_ONCE = 1 << 22  # numbers
@@ -66,11 +66,7 @@ class WeightReader:
         """
         weight_OI = self.checkpoint.read(name, self.checkpoint.stored(name))
         rows = max(_PACKED_AT_ONCE // weight_OI.shape[1] // TILE, 1) * TILE
-        packing = self.packing
-        parts = weight_OI.split(rows)
-        return stack_matrices(
-            [pack_matrix(part, packing.weights, activations=packing.activations) for part in parts]
-        )
+        return stack_matrices([self.packing.pack(part) for part in weight_OI.split(rows)])
 
     def pack_mlp(self, module: str, count: int) -> PackedExperts:
         """The gated MLP `module` as `count` experts of equal width, packed anew."""

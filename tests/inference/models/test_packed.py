@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from inference.layers.attention import AttentionShape, AttentionWeights
+from inference.layers.forms import Packing
 from inference.models import packed, reader, streaming
 from inference.models.checkpoint import CheckpointError
 from inference.models.loader import load_model
@@ -95,7 +96,7 @@ def test_a_cached_start_packs_and_expands_nothing(
         raise AssertionError("packed although it is in the cache")
 
     monkeypatch.setattr(reader, "pack_experts", refuse)
-    monkeypatch.setattr(reader, "pack_matrix", refuse)
+    monkeypatch.setattr(Packing, "pack", refuse)
     monkeypatch.setattr(AttentionWeights, "pack", refuse)
     assert load_model(folder, weights="int8", mtp=True, cache_dir=tmp_path / "cache").mtp is not None
     with pytest.raises(AssertionError, match="packed although"):
