@@ -30,6 +30,7 @@ RELEASE_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer*.json",
+    "tiktoken.model",
     "chat_template*",
     "*.safetensors",
     "*.safetensors.index.json",

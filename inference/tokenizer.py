@@ -6,28 +6,25 @@ second tokenizer that does not know them.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from inference.chat_template import MARK, ChatTemplate, ChatTemplateError
+from inference.tokenization.tiktoken_model import tiktoken_model_read
+from inference.tokenization.tokenizer_json import tokenizer_json_read
+from inference.tokenization.vocabulary import TokenizerError, Vocabulary, json_read
 
-_IDS_MAX = 1 << 22  # beyond any vocabulary: the table of all ids is made at once
 _FIM_NAMES = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 
 __all__ = ["ChatTemplateError", "Tokenizer", "TokenizerError"]
 
 
-class TokenizerError(ValueError):
-    """The folder's tokenizer files are missing or of a kind that is not served."""
-
-
 class Tokenizer:
-    """A byte-level BPE tokenizer with control tokens, as the DeepSeek family uses.
+    """A byte-level BPE tokenizer with control tokens, as the DeepSeek and Kimi families use.
 
     `token_bytes[id]` are the bytes a token stands for, empty for control tokens; `eos_ids` end a generation.
     """
@@ -36,7 +33,7 @@ class Tokenizer:
         self,
         *,
         plain: tokenizers.Tokenizer,
-        added: dict[str, int],
+        added: Mapping[str, int],
         token_bytes: tuple[bytes, ...],
         bos_id: int | None,
         eos_ids: frozenset[int],
@@ -56,26 +53,30 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the end tokens."""
+        """Read `tokenizer.json` or, without it, `tiktoken.model`; `tokenizer_config.json`,
+        `chat_template.jinja` and the end tokens. Raises `TokenizerError`.
+        """
         folder = Path(path)
-        data = _read_json(folder / "tokenizer.json", required=True)
-        settings = _read_json(folder / "tokenizer_config.json")
-        plain, added, token_bytes = _split(data, folder)
+        settings = json_read(folder / "tokenizer_config.json")
+        words = _vocabulary(folder, settings)
+        added, size = words.added, len(words.token_bytes)
         bos, eos = (_token_name(settings.get(key)) for key in ("bos_token", "eos_token"))
-        config, generation = (_read_json(folder / f"{name}.json") for name in ("config", "generation_config"))
+        config, generation = (json_read(folder / f"{name}.json") for name in ("config", "generation_config"))
         eos_ids = {added[eos]} if eos in added else set()
         for source in (config, generation):
-            eos_ids.update(_ids(source.get("eos_token_id"), len(token_bytes)))
-        bos_ids = [added[bos]] if bos in added else _ids(config.get("bos_token_id"), len(token_bytes))
+            eos_ids.update(_ids(source.get("eos_token_id"), size))
+        bos_ids = [added[bos]] if bos in added else _ids(config.get("bos_token_id"), size)
+        if not (words.begins or settings.get("add_bos_token") is True):
+            bos_ids = []
         variables = {"bos_token": bos or "", "eos_token": eos or ""}
         template, source_text = None, _template_source(folder, settings)
         if source_text is not None:
             opening = frozenset(token[0] for token in added)
             template = ChatTemplate(source_text, variables=variables, opening=opening)
         return cls(
-            plain=plain,
+            plain=words.plain,
             added=added,
-            token_bytes=token_bytes,
+            token_bytes=words.token_bytes,
             bos_id=bos_ids[0] if bos_ids else None,
             eos_ids=frozenset(eos_ids),
             template=template,
@@ -162,67 +163,11 @@ class Tokenizer:
         return ids
 
 
-def _split(
-    data: dict[str, Any], folder: Path
-) -> tuple[tokenizers.Tokenizer, dict[str, int], tuple[bytes, ...]]:
-    """The tokenizer without its added tokens, those tokens, and the bytes of all."""
-    try:
-        entries = data["added_tokens"]
-        added = {entry["content"]: entry["id"] for entry in entries}
-        special = {entry["content"] for entry in entries if entry["special"]}
-        _check_ids(added, data["model"]["vocab"])
-        vocab = {token: id_ for token, id_ in data["model"]["vocab"].items() if token not in added}
-        plain_data = data | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-        plain_data["model"] = data["model"] | {"vocab": vocab}
-        plain = tokenizers.Tokenizer.from_str(json.dumps(plain_data))
-    except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{folder / 'tokenizer.json'}: not a usable tokenizer: {error!r}") from error
-    return plain, added, _token_bytes(vocab, added, special, folder)
-
-
-def _check_ids(added: dict[str, int], vocab: dict[str, int]) -> None:
-    if not all(isinstance(token, str) and token for token in added):
-        raise ValueError("an added token without text")
-    for token, id_ in (added | vocab).items():
-        if type(id_) is not int or not 0 <= id_ < _IDS_MAX:
-            raise ValueError(f"the id of {token!r}: expected 0 … {_IDS_MAX - 1}, found {id_!r}")
-
-
-def _token_bytes(
-    vocab: dict[str, int], added: dict[str, int], special: set[str], folder: Path
-) -> tuple[bytes, ...]:
-    byte_of = _byte_alphabet()
-    table = [b""] * (max([*vocab.values(), *added.values()], default=-1) + 1)
-    try:
-        for token, id_ in vocab.items():
-            table[id_] = bytes(byte_of[char] for char in token)
-    except KeyError as error:
-        raise TokenizerError(f"{folder / 'tokenizer.json'}: expected a byte-level vocabulary") from error
-    for token, id_ in added.items():
-        table[id_] = b"" if token in special else token.encode()
-    return tuple(table)
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in byte-level vocabularies: itself where it is
-    printable, else the next free one from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
-    if not required and not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise TokenizerError(f"{path}: expected a JSON object")
-    return data
+def _vocabulary(folder: Path, settings: dict[str, Any]) -> Vocabulary:
+    ranks = folder / "tiktoken.model"
+    if ranks.exists() and not (folder / "tokenizer.json").exists():
+        return tiktoken_model_read(ranks, settings)
+    return tokenizer_json_read(folder / "tokenizer.json")
 
 
 def _token_name(entry: object) -> str | None:

@@ -121,10 +121,13 @@ def test_templates_get_the_helpers_they_expect(tiny_dir: Path, tmp_path: Path) -
     template = (
         "{%- for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}"
         "{{ strftime_now('%Y')[:2] }}"
+        "{{ messages[0] | tojson(separators=(',', ':'), sort_keys=true, ensure_ascii=true) }}"
+        "{{ [1] | tojson(indent=1) }}"
     )
     tokenizer = Tokenizer.from_dir(write(tmp_path, tiny_dir, chat_template=template))
     rendered = tokenizer.apply_chat_template([{"role": "user", "content": "é&"}, {"role": "x"}])
-    assert rendered == '{"role": "user", "content": "é&"}20'
+    compact = '{"content":"\\u00e9&","role":"user"}'
+    assert rendered == f'{{"role": "user", "content": "é&"}}20{compact}[\n 1\n]'
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ FILES = {
     "generation_config.json": b"{}",
     "tokenizer.json": b"[]",
     "tokenizer_config.json": b"[1]",
+    "tiktoken.model": b"YQ== 0",
     "chat_template.jinja": b"x",
     "model-00001-of-00001.safetensors": b"weights and more weights",
     "model.safetensors.index.json": b"{}",
@@ -31,7 +32,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_manifest_names_what_defines_the_release_and_nothing_else(folder: Path) -> None:
-    for name in ("README.md", ".gitattributes", ".config.json", "loss.png", "training_log.json"):
+    for name in (
+        "README.md",
+        ".gitattributes",
+        ".config.json",
+        "loss.png",
+        "training_log.json",
+        "tokenization_kimi.py",
+    ):
         (folder / name).write_bytes(b"other")
     (folder / "onnx").mkdir()
     (folder / "onnx" / "config.json").write_bytes(b"other")
