@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from inference.worker.ports import TokenizerPort
@@ -31,7 +33,7 @@ def chat_tool_style(call: Call, tokenizer: TokenizerPort) -> ToolStyle | None:
 
 def chat_tokens(prompt: ChatPrompt, tokenizer: TokenizerPort, style: ToolStyle | None) -> list[int]:
     """Token ids of a conversation up to where the answer begins. Raises RefusalError (400)."""
-    messages = [_message(one, style) for one in prompt.messages]
+    messages = [_message(one, style) for one in _renamed(prompt.messages, style)]
     try:
         if prompt.tool_use is None:
             return tokenizer.encode_chat(messages)
@@ -49,6 +51,26 @@ def mark_ids(style: ToolStyle, tokenizer: TokenizerPort) -> dict[str, int]:
 def sentence(text: str) -> str:
     """``text`` with a capital and without its full stop."""
     return text[:1].upper() + text[1:].rstrip(".")
+
+
+def _renamed(messages: Sequence[ChatMessage], style: ToolStyle | None) -> Iterator[ChatMessage]:
+    """Calls and their results under the ids that a style with numbers wants, whatever they were called: a
+    model that meets others in its history writes others, from which no name can be read.
+    """
+    if style is None or not style.before_number:
+        yield from messages
+        return
+    id_of: dict[str, str] = {}
+    number = 0
+    for message in messages:
+        calls = []
+        for call in message.tool_calls:
+            id_of[call.call_id] = f"{style.before_name}{call.name}{style.before_number}{number}"
+            calls.append(replace(call, call_id=id_of[call.call_id]))
+            number += 1
+        answered = message.tool_call_id
+        result = None if answered is None else id_of.get(answered, answered)
+        yield replace(message, tool_calls=tuple(calls), tool_call_id=result)
 
 
 def _message(message: ChatMessage, style: ToolStyle | None) -> dict[str, object]:

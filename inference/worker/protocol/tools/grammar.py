@@ -74,12 +74,21 @@ def _rules(
     """``call``: ``begin`` and the rest of a call of one of the tools, its arguments as its schema says."""
     names = " | ".join(f"tool{index}" for index in range(len(schemas)))
     rules = [f"call: {names}"]
+    if style.before_number:
+        rules.append("NUMBER: /0|[1-9][0-9]{0,3}/")
     for index, (tool, schema) in enumerate(schemas):
-        head = _text(begin + style.before_name + tool.name + style.after_name, marks)
+        head = _head(begin + style.before_name + tool.name, style, marks)
         held = json.dumps(schema | {"x-guidance": _OPTIONS}, ensure_ascii=False)
         rules.append(f"tool{index}: {head} arguments{index} {_text(style.after_arguments, marks)}")
         rules.append(f"arguments{index}: %json {held}")
     return rules
+
+
+def _head(named: str, style: ToolStyle, marks: Mapping[str, int]) -> str:
+    """A call up to its arguments; ``named`` is the part up to the name."""
+    if not style.before_number:
+        return _text(named + style.after_name, marks)
+    return f"{_text(named + style.before_number, marks)} NUMBER {_text(style.after_name, marks)}"
 
 
 def _text(text: str, marks: Mapping[str, int]) -> str:

@@ -34,6 +34,7 @@ class ToolReader:
         self._held = ""
         self._scan: JsonScan | None = None
         self._in_call = False
+        self._white: str | None = None  # what came after a mark, while it is white space only
         self.calls = 0
 
     def feed(self, text: str) -> list[Delta]:
@@ -51,7 +52,9 @@ class ToolReader:
             return []
         if self._in_call:
             return [self._style.begin + rest]
-        return [rest] if rest.strip() or (rest and not self.calls) else []
+        found: list[Delta] = []
+        self._content(found, rest)
+        return found
 
     def _advance(self, found: list[Delta]) -> bool:
         """One step through the held text; False when it takes more text to go on."""
@@ -70,11 +73,17 @@ class ToolReader:
         self._content(found, held[:at])
         self._held = held[at + len(mark) :]
         self._in_call = mark == self._style.begin
+        self._white = ""
         return True
 
     def _content(self, found: list[Delta], text: str) -> None:
-        """White space around calls is the style's, not the answer's."""
-        if text and (not self.calls or text.strip()):
+        """White space between marks, or after the last, is the style's and not the answer's."""
+        text = (self._white or "") + text
+        if self._white is not None and not text.strip():
+            self._white = text
+            return
+        self._white = None
+        if text:
             found.append(text)
 
     def _read_head(self, found: list[Delta]) -> bool:
@@ -92,18 +101,23 @@ class ToolReader:
         return False
 
     def _read_arguments(self, found: list[Delta], scan: JsonScan) -> bool:
+        if scan.fresh:
+            self._held = self._held.lstrip()
+            if self._held.startswith(self._style.end):
+                self._held = "{}" + self._held  # a call that says nothing has no arguments
+            elif self._style.end.startswith(self._held):
+                return False
         if not scan.complete:
             taken = scan.take(self._held)
             self._held = self._held[len(taken) :]
-            arguments = taken.lstrip() if scan.fresh else taken
-            if arguments:
+            if taken:
                 scan.fresh = False
-                found.append(CallDelta(self.calls - 1, None, arguments))
+                found.append(CallDelta(self.calls - 1, None, taken))
         end = self._held.find(self._style.end)
         if not scan.complete or end < 0:
             return False
         self._held = self._held[end + len(self._style.end) :]
-        self._scan, self._in_call = None, False
+        self._scan, self._in_call, self._white = None, False, ""
         return True
 
 

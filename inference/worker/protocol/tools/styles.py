@@ -12,7 +12,9 @@ class ToolStyle:
 
     ``separator`` stands between calls, ``opening`` and ``closing`` around all. After the mark ``end`` a call
     is complete; ``head`` is what models write up to the arguments. ``parsed_arguments``: the template wants
-    them as an object. ``marks`` may be tokens of their own.
+    them as an object. ``before_number``: after the name stands this, then how many calls the conversation had
+    before; ``before_name`` up to the number is the call's id, which the template wants. ``marks`` may be
+    tokens of their own.
     """
 
     begin: str
@@ -25,6 +27,7 @@ class ToolStyle:
     closing: str = ""
     separator: str = ""
     parsed_arguments: bool = False
+    before_number: str = ""
     marks: tuple[str, ...] = ()
 
 
@@ -69,10 +72,32 @@ TAGGED = ToolStyle(
     parsed_arguments=True,
     marks=("<tool_call>", "</tool_call>"),
 )
+# Kimi K2: an id made of the name and a number, a mark, the arguments
+_KIMI_SEP, _KIMI_END = "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+KIMI = ToolStyle(
+    begin="<|tool_call_begin|>",
+    before_name="functions.",
+    before_number=":",
+    after_name=_KIMI_SEP,
+    after_arguments=_KIMI_END,
+    end=_KIMI_END,
+    head=re.compile(rf"\s*(?:functions\.)?(?P<name>[\w.-]+)\s*:\s*[0-9]+\s*{re.escape(_KIMI_SEP)}"),
+    opening="<|tool_calls_section_begin|>",
+    closing="<|tool_calls_section_end|>",
+    marks=(
+        "<|tool_calls_section_begin|>",
+        "<|tool_calls_section_end|>",
+        "<|tool_call_begin|>",
+        _KIMI_SEP,
+        _KIMI_END,
+    ),
+)
 
 
 def tool_style(template: str) -> ToolStyle | None:
     """The style of the model with this chat template; None where it spells none that is known."""
     if _SEP in template:
         return DEEPSEEK_FENCED if "```json" in template else DEEPSEEK
+    if _KIMI_SEP in template:
+        return KIMI
     return TAGGED if TAGGED.begin in template else None
