@@ -10,8 +10,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from inference.engine.child import EngineChild
 from inference.engine.types import GenerationRequest, SamplingParams
+from inference.worker.ahead import Ahead
 from inference.worker.options import WorkerOptions, options_parse
 
 
@@ -24,19 +24,19 @@ def main() -> None:
             *("--state-dir", state, "--token-file", str(Path(state) / "token")),
         ]
     )
-    child = EngineChild.start(options.engine.threads)
+    ahead = Ahead.start(options)
     try:
         import inference.worker.main  # noqa: PLC0415, F401 -- all that a worker imports, and when
 
-        asyncio.run(_run(options, child))
+        asyncio.run(_run(options, ahead))
     finally:
-        child.end()
+        ahead.child.end()
 
 
-async def _run(options: WorkerOptions, child: EngineChild) -> None:
+async def _run(options: WorkerOptions, ahead: Ahead) -> None:
     from inference.worker.startup import files_load  # noqa: PLC0415 -- see above
 
-    loaded = await files_load(options, child)
+    loaded = await files_load(options, ahead)
     print("loaded", flush=True)
     params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
     async for _ in loaded.engine.generate(GenerationRequest("first", tuple(range(10, 26)), params)):

@@ -12,6 +12,8 @@ def main() -> int:
     gc.disable()
     from inference.engine.serving import front_serve  # noqa: PLC0415
 
+    # What is imported stays: the collector need not look at it once more when the model is loaded.
+    gc.freeze()
     return front_serve(int(sys.argv[1]))
 
 

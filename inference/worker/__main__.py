@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from inference.engine.child import EngineChild
+from inference.worker.ahead import Ahead
 from inference.worker.options import options_parse
 
 
 def main() -> int:
     """Run the worker; the exit status tells a supervisor whether to start it again."""
     options = options_parse()
-    child = EngineChild.start(options.engine.threads)
+    ahead = Ahead.start(options)
     try:
-        # half a second of imports, while the engine's process imports torch
+        # half a second of imports, while the engine's process imports torch and the release is hashed
         from inference.worker.main import worker_main  # noqa: PLC0415
 
-        return worker_main(options, child)
+        return worker_main(options, ahead)
     finally:
-        child.end()
+        ahead.child.end()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from inference.engine.child import EngineChild
+from inference.worker.ahead import Ahead
 from inference.worker.grammars import grammars_close
 from inference.worker.lifecycle import runtime_drain, stop_signals_watch
 from inference.worker.logs import log_event
@@ -26,14 +26,14 @@ from inference.worker.startup import Loaded, files_load, service_start
 _T = TypeVar("_T")
 
 
-async def worker_run(options: WorkerOptions, child: EngineChild | None = None) -> int:
-    """Run one worker until a signal ends it; returns the exit status. `child` is the engine's process where
-    it is started already. Raises StartupError's kinds.
+async def worker_run(options: WorkerOptions, ahead: Ahead | None = None) -> int:
+    """Run one worker until a signal ends it; returns the exit status. `ahead` is what has begun already.
+    Raises StartupError's kinds.
     """
     stopping = stop_signals_watch()
     runtime = Runtime(release=options.release)
     async with _listening(options, runtime) as endpoint, httpx.AsyncClient() as client:
-        loaded = await files_load(options, child)  # cannot be broken off: a signal counts from here on
+        loaded = await files_load(options, ahead)  # cannot be broken off: a signal counts from here on
         try:
             service = await _unless(stopping, service_start(options, loaded, endpoint, client))
             if service is None:

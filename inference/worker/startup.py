@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import httpx
 
-from inference.engine.child import EngineChild
 from inference.engine.remote import EngineDiedError, RemoteEngine
 from inference.messages import Capacity
+from inference.worker.ahead import Ahead
 from inference.worker.journal.errors import JournalError
 from inference.worker.journal.journal import Journal
 from inference.worker.logs import log_event
 from inference.worker.membership.enrol import Candidate
 from inference.worker.membership.errors import ConfigurationError, StartupError
 from inference.worker.membership.join import identity_obtain
-from inference.worker.membership.release import LocalRelease, release_read
+from inference.worker.membership.release import LocalRelease
 from inference.worker.options import WorkerOptions
 from inference.worker.runtime import Service
 from inference.worker.signing import WorkerKey, key_load
@@ -32,14 +32,14 @@ class Loaded:
     key: WorkerKey
 
 
-async def files_load(options: WorkerOptions, child: EngineChild | None = None) -> Loaded:
-    """Load model, key and journal, and hash the release; `child` is the engine's process where it is started
-    already. Raises StartupError, or ConfigurationError.
+async def files_load(options: WorkerOptions, ahead: Ahead | None = None) -> Loaded:
+    """Load model, key and journal, and hash the release; `ahead` is what of that has begun already. Raises
+    StartupError, or ConfigurationError.
     """
     try:
         key, journal = await asyncio.to_thread(_key_and_journal, options)
         try:
-            engine, release = await _engine_and_release(options, child)
+            engine, release = await _engine_and_release(options, ahead or Ahead.start(options))
         except BaseException:
             journal.close()
             raise
@@ -97,16 +97,14 @@ def _key_and_journal(options: WorkerOptions) -> tuple[WorkerKey, Journal]:
     return key, Journal(options.journal_dir, key)
 
 
-async def _engine_and_release(
-    options: WorkerOptions, child: EngineChild | None
-) -> tuple[RemoteEngine, LocalRelease]:
+async def _engine_and_release(options: WorkerOptions, ahead: Ahead) -> tuple[RemoteEngine, LocalRelease]:
     """The release is hashed while the engine's process loads the model."""
     fields = {"process": "engine", "worker": options.name}
     launch = asyncio.create_task(
-        RemoteEngine.launch(options.model_dir, options.engine, log_fields=fields, child=child)
+        RemoteEngine.launch(options.model_dir, options.engine, log_fields=fields, child=ahead.child)
     )
     try:
-        release = await asyncio.to_thread(release_read, options.model_dir)
+        release = await asyncio.wrap_future(ahead.release)
     except BaseException:
         launch.cancel()
         await asyncio.wait({launch})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from inference.messages import ByteRange, challenge_proof, manifest_digest, release_manifest
 
@@ -40,3 +42,18 @@ def release_read(folder: Path) -> LocalRelease:
     """Hash the release in ``folder``. Raises ValueError or OSError when there is none."""
     manifest = release_manifest(folder)
     return LocalRelease(folder=folder, manifest=manifest, digest=manifest_digest(manifest))
+
+
+def release_begin(folder: Path) -> Future[LocalRelease]:
+    """As `release_read`, in a thread for which nobody waits who ends before it."""
+    found: Future[LocalRelease] = Future()
+    found.set_running_or_notify_cancel()  # whoever stops waiting does not stop it
+
+    def read() -> None:
+        try:
+            found.set_result(release_read(folder))
+        except Exception as error:
+            found.set_exception(error)
+
+    Thread(target=read, name="release", daemon=True).start()
+    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from pathlib import Path
 
 import pytest
 
+from inference import messages
 from inference.messages import ByteRange, challenge_proof, manifest_digest, release_manifest
-from inference.worker.membership.release import LocalRelease, release_read
+from inference.worker.membership.release import LocalRelease, release_begin, release_read
 
 FILES = {
     "config.json": b"{}",
@@ -54,6 +56,27 @@ def test_the_digest_changes_with_one_byte_of_weights_but_not_with_the_readme(fol
     assert release_read(folder).digest == before
     (folder / "model-00001-of-00001.safetensors").write_bytes(b"weights and more weighty")
     assert release_read(folder).digest != before
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_a_file_is_hashed_whole_in_however_many_parts(
+    folder: Path, over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_MAPPED_BYTES", mmap.ALLOCATIONGRANULARITY)
+    data = bytes(range(256)) * (2 * mmap.ALLOCATIONGRANULARITY // 256) + b"more"
+    data = data[: 2 * mmap.ALLOCATIONGRANULARITY + over]
+    (folder / "tokenizer.json").write_bytes(data)
+    (folder / "tokenizer_config.json").write_bytes(b"")
+    manifest = release_manifest(folder)
+    assert manifest["tokenizer.json"] == hashlib.sha256(data).hexdigest()
+    assert manifest["tokenizer_config.json"] == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_release_may_be_hashed_while_others_go_on(folder: Path) -> None:
+    assert release_begin(folder).result(10) == release_read(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match="is no release"):
+        release_begin(folder).result(10)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model-00001-of-00001.safetensors"])
