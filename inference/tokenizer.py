@@ -7,7 +7,7 @@ second tokenizer that does not know them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Tokenizer:
         self,
         *,
         plain: tokenizers.Tokenizer,
-        added: Mapping[str, int],
+        added: dict[str, int],
         token_bytes: tuple[bytes, ...],
         bos_id: int | None,
         eos_ids: frozenset[int],

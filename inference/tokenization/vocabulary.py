@@ -26,7 +26,7 @@ class Vocabulary:
     """
 
     plain: tokenizers.Tokenizer
-    added: Mapping[str, int]
+    added: dict[str, int]
     token_bytes: tuple[bytes, ...]
     begins: bool = True
 
