@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as fn
 
-from moe_ops.grouped_mlp.triton import DenseExperts, grouped_mlp_
+from moe_ops.grouped_mlp.dense import DenseExperts
+from moe_ops.grouped_mlp.triton import grouped_mlp_
 from moe_ops.latent_attention import PagedRows
 from moe_ops.latent_attention.triton import latent_attention
 from moe_ops.rms_norm import reference as norm_reference
@@ -129,9 +130,7 @@ def _attention(sizes: Sizes, batch: int, device: torch.device) -> Case:
     cache_PZC = _random(sizes, device, batch * columns, sizes.page, width) * width**0.5
     pages_BP = torch.randperm(batch * columns, device=device).view(batch, columns).int()
     ends_B = torch.full((batch,), sizes.context, dtype=torch.int32, device=device)
-    rows = PagedRows(
-        pages_BP, torch.arange(batch, dtype=torch.int32, device=device), torch.ones_like(ends_B), ends_B
-    )
+    rows = PagedRows.single(pages_BP, ends_B)
     q_THC = _random(sizes, device, batch, sizes.heads, width) * width**0.5
     scale = width**-0.5
 
@@ -144,7 +143,7 @@ def _attention(sizes: Sizes, batch: int, device: torch.device) -> Case:
     seen = batch * sizes.context
     return Case(
         f"latent attention, {batch} × {sizes.context}",
-        lambda: latent_attention(q_THC, cache_PZC, rows, latent=sizes.latent, scale=scale, new_max=1),
+        lambda: latent_attention(q_THC, cache_PZC, rows, latent=sizes.latent, scale=scale),
         peer, 2e-2, seen * width * cache_PZC.element_size(), 2 * seen * sizes.heads * (width + sizes.latent),
     )  # fmt: skip
 

@@ -133,10 +133,10 @@ def _expand(config: ModelConfig, heads: LatentHeads, tokens: int, start: int) ->
 
 def _plain(layers: Iterator[Layer]) -> Iterator[Layer]:
     """A few of them for plain torch, unpacked before anything is timed."""
-    few = list(islice(layers, _PEERS))
+    few, fp32 = list(islice(layers, _PEERS)), torch.empty(0)
     for layer in few:
-        unpacked(layer.heads.key)
-        unpacked(layer.heads.kv_b)
+        unpacked(layer.heads.key, like=fp32)
+        unpacked(layer.heads.kv_b, like=fp32)
     return cycle(few)
 
 

@@ -14,15 +14,13 @@ from inference.adapters.store import AdapterStore
 from inference.engine import sequence as sequences
 from inference.engine.step import Row
 from inference.layers.batch import FlatBatch
+from inference.models.interface import Routers
 from inference.routing.fitting import profile_fit
 from inference.routing.observer import GateMass
 from inference.routing.plan import plan_build
 from inference.routing.profile import ProfileError, RoutingProfile, profile_load
 from inference.routing.request import RequestRouting
 from inference.routing.touched import TouchedExperts
-from moe_ops.router import RouterSpec
-
-Routers = Sequence[tuple[torch.Tensor, RouterSpec]]
 
 
 class Changes:

@@ -15,8 +15,8 @@ from inference.engine.rehearsal import full_step_s
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
-from inference.models.decoder import Decoder
-from inference.models.deepseek import DeepseekModel
+from inference.layers.placement import on_device
+from inference.models.config import ModelConfig
 from inference.models.interface import Architecture, CausalModel
 from inference.models.loader import load_model
 from inference.parallel.group import Group
@@ -38,7 +38,8 @@ class LoadedEngine:
 
 def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError` or
-    `ProfileError`.
+    `ProfileError`, or
+    `DeviceError`.
     """
     torch.set_num_threads(config.threads_a_rank)
     tokenizer = Tokenizer.from_dir(model_dir)
@@ -68,6 +69,8 @@ def _whole(model_dir: Path, config: EngineConfig) -> tuple[CausalModel, Runner]:
         activations=config.activations,
         mtp=config.speculate,
         cache_dir=cache_dir,
+        place=None if config.device == "cpu" else on_device(config.device),
+        rows=config.max_running,
     )
     return model, Runner(model, config, changes=_changes(model, config))
 
@@ -88,9 +91,8 @@ def _changes(model: CausalModel, config: EngineConfig) -> Changes:
     """Adapters and profiles, which need an architecture that has the places for them, all on one rank;
     elsewhere experts are counted.
     """
-    if not isinstance(model, DeepseekModel) or config.ranks > 1:
-        counted = len(model.routers) if isinstance(model, Decoder) else 0
-        return Changes(profiles=profiles_load(config.routing_profiles), counted=counted)
+    if not isinstance(model.config, ModelConfig) or config.ranks > 1:
+        return Changes(profiles=profiles_load(config.routing_profiles), counted=len(model.routers))
     adapters = AdapterStore(
         modules=adapted_modules(model.config),
         limit=config.adapters_max,

@@ -7,6 +7,7 @@ from typing import Literal
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 ACTIVATIONS = ("int8", "float")
+DEVICES = ("cpu", "cuda", "npu")
 
 FinishReason = Literal["stop", "length", "cancelled", "expired", "refused", "stuck", "lost", "error"]
 """How a request ended. "expired", "refused" (what it asks for has gone since it was checked): it never began.
@@ -168,6 +169,9 @@ class EngineConfig:
     With `ranks` above 1 so many processes run the model together (see `inference.parallel`), each on its
     share of the `threads`; `expert_layout` says whether a rank has all of some experts or channels of all.
     Adapters and profiles need the whole model in one.
+
+    `device` is where the model and its cache lie: the CPU, or the first GPU or NPU, which take float32 and
+    bfloat16 weights and hold the whole model.
     """
 
     page_size: int = 16
@@ -187,6 +191,7 @@ class EngineConfig:
     cache_dir: str | None = None
     ranks: int = 1
     expert_layout: Literal["whole", "cut"] = "whole"
+    device: Literal["cpu", "cuda", "npu"] = "cpu"
 
     @property
     def threads_a_rank(self) -> int:
@@ -213,6 +218,14 @@ class EngineConfig:
             raise ValueError(f"activations: expected one of {expected}; found {self.activations!r}")
         if self.activations == "float" and self.weights not in ("int8", "int4"):
             raise ValueError(f"activations: with {self.weights} weights they are float as it is")
+        if self.device not in DEVICES:
+            raise ValueError(f"device: expected one of {', '.join(DEVICES)}; found {self.device!r}")
+        if self.device != "cpu" and self.weights not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"weights: device {self.device} takes float32 or bfloat16; {self.weights} needs device cpu"
+            )
+        if self.device != "cpu" and self.ranks > 1:
+            raise ValueError(f"ranks = {self.ranks}: a model is shared by processes on device cpu only")
         if self.ranks > 1 and (self.adapters_max or self.routing_profiles):
             raise ValueError(f"ranks = {self.ranks}: adapters and routing profiles need ranks = 1")
 

@@ -7,7 +7,7 @@ interleaved pairs, in queries and cache alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -96,6 +96,11 @@ class AttentionWeights:
             ),
             o=packed(o),
         )
+
+    def on(self, device: torch.device) -> AttentionWeights:
+        """The same with its norms on `device`; matrices go there at first use."""
+        q_norm = None if self.q_norm is None else self.q_norm.to(device)
+        return replace(self, q_norm=q_norm, kv_norm=self.kv_norm.to(device))
 
 
 class LatentAttention:

@@ -8,7 +8,7 @@ positions in a page.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -60,4 +60,18 @@ class FlatBatch:
         for row in self.long:
             pages, end = [row.pages_P.tolist()], row.start + row.count
             rows = PagedRows.build(pages=pages, counts=[row.count], ends=[end], page_size=page_size)
-            yield row.first, rows
+            yield row.first, rows.to(self.token_T.device)
+
+    def to(self, device: torch.device) -> FlatBatch:
+        """The same batch with its tensors on `device`; `observer` stays where it is."""
+        return replace(
+            self,
+            token_T=self.token_T.to(device),
+            turn_TR=self.turn_TR.to(device),
+            slot_T=self.slot_T.to(device),
+            short=None if self.short is None else self.short.to(device),
+            long=tuple(replace(row, pages_P=row.pages_P.to(device)) for row in self.long),
+            last_S=self.last_S.to(device),
+            adapters=None if self.adapters is None else self.adapters.to(device),
+            routing=None if self.routing is None else self.routing.to(device),
+        )

@@ -25,6 +25,8 @@ from moe_ops.rms_norm import reference as rms_norm_reference
 from moe_ops.router import RouterSpec
 from moe_ops.router import reference as router_reference
 
+CPU = torch.device("cpu")
+
 
 class Linear(Protocol):
     """`x · Wᵀ`, to or added to `out`."""
@@ -197,12 +199,14 @@ REFERENCE = Forms(
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How a model's weights are kept and its operations computed. `activations` is what integer weights
-    meet.
+    meet; in between activations are of the type `computed`, on `device`.
     """
 
     weights: WeightFormat = "float32"
     forms: Forms = NATIVE
     activations: Activations = "int8"
+    device: torch.device = CPU
+    computed: torch.dtype = torch.float32
 
     @property
     def kept(self) -> torch.dtype:

@@ -27,7 +27,7 @@ class GatedMlp:
             names=self._names,
             experts=self.experts,
             weights_TK=x_TD.new_empty(len(x_TD), 0),
-            experts_TK=torch.empty(len(x_TD), 0, dtype=torch.int64),
+            experts_TK=torch.empty(len(x_TD), 0, dtype=torch.int64, device=x_TD.device),
             forms=self.forms,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from inference.models.interface import Architecture, CausalModel, DraftModule
+from inference.models.interface import Architecture, CausalModel, DraftModule, Routers
 
 
 class ModelAround:
@@ -24,6 +24,11 @@ class ModelAround:
     def dtype(self) -> torch.dtype:
         """That of activations and cache."""
         return self._model.dtype
+
+    @property
+    def routers(self) -> Routers:
+        """The model's own."""
+        return self._model.routers
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """The model's own."""

@@ -9,13 +9,12 @@ import torch
 
 from inference.layers.batch import FlatBatch
 from inference.layers.decoder_layer import DecoderLayer
-from inference.layers.forms import Forms
+from inference.layers.forms import Packing
 from inference.layers.moe import MoeMlp
 from inference.layers.whole import is_plain, whole_decoder
-from inference.models.interface import Architecture, DraftModule, Forward
+from inference.models.interface import Architecture, DraftModule, Forward, Routers
 from moe_ops.decoder import DecoderEnds
 from moe_ops.linear import PackedMatrix
-from moe_ops.router import RouterSpec
 
 
 class Decoder:
@@ -36,11 +35,11 @@ class Decoder:
         layers: tuple[DecoderLayer, ...],
         norm: torch.Tensor,
         head: PackedMatrix,
-        forms: Forms,
+        packing: Packing,
         mtp: DraftModule | None = None,
     ) -> None:
         self.config = config
-        self.dtype = torch.float32  # of activations
+        self.dtype = packing.computed
         self.turn_XR = turn_XR
         self.mtp = mtp
         self._cached = cached
@@ -48,12 +47,12 @@ class Decoder:
         self._layers = layers
         self._norm = norm
         self._head = head
-        self._forms = forms
+        self._forms = packing.forms
         ends = DecoderEnds(embedding, norm, head)
         self._whole = whole_decoder(layers, ends, eps=config.rms_norm_eps)
 
     @property
-    def routers(self) -> tuple[tuple[torch.Tensor, RouterSpec], ...]:
+    def routers(self) -> Routers:
         """Each routed layer's router weight (experts, hidden), fp32, and how it chooses."""
         return tuple(layer.mlp.router for layer in self._layers if isinstance(layer.mlp, MoeMlp))
 
@@ -62,7 +61,7 @@ class Decoder:
         the prediction module's where it is loaded.
         """
         layers = len(self._layers) + (self.mtp is not None)
-        return _zeros((layers, pages, page_size, self._cached), self._embedding.dtype)
+        return _zeros((layers, pages, page_size, self._cached), like=self._embedding)
 
     def forward(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         """Compute all tokens of `batch` and write what later ones need of them to `cache`."""
@@ -81,15 +80,20 @@ class Decoder:
 
     def _layer_by_layer(self, batch: FlatBatch, cache: torch.Tensor) -> Forward:
         eps = self.config.rms_norm_eps
-        x_TD = self._embedding.index_select(0, batch.token_T).float()
+        x_TD = self._embedding.index_select(0, batch.token_T).to(self.dtype)
         for index, layer in enumerate(self._layers):
             layer.add_to(x_TD, cache[index], batch, eps)
         hidden_TD = self._forms.rms_norm(x_TD, self._norm, eps)
         logits_SV = self._forms.linear(hidden_TD.index_select(0, batch.last_S), self._head)
-        return Forward(logits_SV, hidden_TD)
+        return Forward(logits_SV.float(), hidden_TD)
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros that take memory where they are first written: the system's own, which nobody has to write."""
+def _zeros(shape: tuple[int, ...], *, like: torch.Tensor) -> torch.Tensor:
+    """Zeros. On a CPU they take memory where they are first written: the system's own, which nobody has to
+    write.
+    """
+    dtype = like.dtype
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
     size, own = math.prod(shape) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return torch.frombuffer(mmap.mmap(-1, size, own), dtype=dtype).view(shape)

@@ -70,7 +70,7 @@ class DeepseekLoader(WeightReader):
             layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
             norm=self.weight("model.norm"),
             head=head,
-            forms=self.packing.forms,
+            packing=self.packing,
             mtp=self._mtp(embedding, head) if mtp else None,
         )
 
@@ -99,18 +99,18 @@ class DeepseekLoader(WeightReader):
 
     def _attention(self, prefix: str) -> LatentAttention:
         weights = self.store.piece(prefix, AttentionWeights, lambda: self._pack_attention(prefix))
-        return LatentAttention(weights, self._shape, self.packing.forms, name=prefix)
+        return LatentAttention(weights.on(self.packing.device), self._shape, self.packing.forms, name=prefix)
 
     def _pack_attention(self, prefix: str) -> AttentionWeights:
         low_rank = self._config.q_lora_rank is not None
         return AttentionWeights.pack(
-            q=self.weight(f"{prefix}.q_a_proj" if low_rank else f"{prefix}.q_proj"),
-            q_norm=self.weight(f"{prefix}.q_a_layernorm") if low_rank else None,
-            q_b=self.weight(f"{prefix}.q_b_proj") if low_rank else None,
-            kv_a=self.weight(f"{prefix}.kv_a_proj_with_mqa"),
-            kv_norm=self.weight(f"{prefix}.kv_a_layernorm"),
-            kv_b=self.weight(f"{prefix}.kv_b_proj"),
-            o=self.weight(f"{prefix}.o_proj"),
+            q=self.unpacked(f"{prefix}.q_a_proj" if low_rank else f"{prefix}.q_proj"),
+            q_norm=self.unpacked(f"{prefix}.q_a_layernorm") if low_rank else None,
+            q_b=self.unpacked(f"{prefix}.q_b_proj") if low_rank else None,
+            kv_a=self.unpacked(f"{prefix}.kv_a_proj_with_mqa"),
+            kv_norm=self.unpacked(f"{prefix}.kv_a_layernorm"),
+            kv_b=self.unpacked(f"{prefix}.kv_b_proj"),
+            o=self.unpacked(f"{prefix}.o_proj"),
             shape=self._shape,
             weight_format=self.packing.weights,
             activations=self.packing.activations,
@@ -124,8 +124,8 @@ class DeepseekLoader(WeightReader):
         biased = config.topk_method == "noaux_tc"
         bias = f"{prefix}.gate.e_score_correction_bias"
         return MoeMlp(
-            router_ED=self.checkpoint.read(f"{prefix}.gate.weight", torch.float32),
-            bias_E=self.checkpoint.read(bias, torch.float32) if biased else None,
+            router_ED=self.weight(f"{prefix}.gate"),
+            bias_E=self.checkpoint.read(bias, torch.float32).to(self.packing.device) if biased else None,
             spec=self._router,
             experts=self.experts(prefix, self._expert_modules(prefix)),
             shared=config.n_shared_experts or 0,

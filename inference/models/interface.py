@@ -6,11 +6,15 @@ page, width). What the row holds is the architecture's own business: a latent, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 
 from inference.layers.batch import FlatBatch
+from moe_ops.router import RouterSpec
+
+Routers = Sequence[tuple[torch.Tensor, RouterSpec]]
 
 
 class Forward(NamedTuple):
@@ -62,6 +66,11 @@ class CausalModel(Protocol):
 
     @property
     def mtp(self) -> DraftModule | None: ...
+
+    @property
+    def routers(self) -> Routers:
+        """Each routed layer's router weight (experts, hidden), fp32, and how it chooses."""
+        ...
 
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """A zeroed cache; its last layer is the draft module's where there is one."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from inference.layers.forms import Packing, forms_for
+from inference.layers.forms import Packing
+from inference.layers.placement import Placement, on_cpu
 from inference.models.checkpoint import Checkpoint
 from inference.models.config_file import read_config
 from inference.models.digest import checkpoint_digest
@@ -14,6 +15,7 @@ from inference.models.fields import Fields
 from inference.models.fp8 import Fp8Blocks
 from inference.models.interface import CausalModel
 from inference.models.packed import PackedStore
+from inference.models.placed import GRAPH_ROWS, PlacedModel
 from inference.models.registry import family_of
 from inference.models.token_by_token import TokenByToken
 from moe_ops.linear import LAYOUT_VERSION, Activations, WeightFormat
@@ -28,16 +30,20 @@ def load_model(
     reference: bool = False,
     mtp: bool = False,
     cache_dir: Path | None = None,
+    place: Placement | None = None,
+    rows: int = GRAPH_ROWS,
 ) -> CausalModel:
     """Load the folder `path`, with its first prediction module when `mtp` is wanted and there is one.
 
     Packed weights are kept in `cache_dir` and mapped from there; without one they are packed into memory.
     `activations` is what integer weights meet: activations rounded to int8, or fp32 ones as they are.
     `native` asks for the C++ kernels (None: where they are compiled) or for plain torch. With `reference`
-    every operation is its definition, in fp32 and one token at a time. Raises `ConfigError` or
-    `CheckpointError`, naming all that does not fit, and `ValueError` for kernels that are not compiled.
+    every operation is its definition, in fp32 and one token at a time. `place` is an accelerator, which may
+    record steps of up to `rows` rows. Raises `ConfigError` or `CheckpointError`, naming all that does not
+    fit, `DeviceError`, and `ValueError` for kernels that are not compiled.
     """
-    packing = Packing(weights, forms_for(native=native, reference=reference), activations)
+    place = place or on_cpu(native=native, reference=reference)
+    packing = place.packing(weights, activations)
     data, source = read_config(path)
     fields = Fields(data, source)
     family = family_of(fields)
@@ -45,6 +51,8 @@ def load_model(
     with torch.inference_mode(), Checkpoint(path, fp8=Fp8Blocks.from_fields(fields)) as checkpoint:
         checkpoint.check(family.tensors(config, mtp), family.ignored(config))
         model = family.build(config, checkpoint, packing, _store(path, cache_dir, packing), mtp)
+    if not place.wide:
+        return PlacedModel(model, place.device, capture=place.capture, rows=rows)
     return TokenByToken(model) if reference else model
 
 

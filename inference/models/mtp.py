@@ -51,9 +51,10 @@ class MtpModule:
         `hidden_TD` and `next_token_T` have a row for every token of `batch`.
         """
         eps, norm, linear = self._eps, self._forms.rms_norm, self._forms.linear
-        next_TD = norm(self._embedding.index_select(0, next_token_T).float(), self._embedding_norm, eps)
+        next_TD = self._embedding.index_select(0, next_token_T).to(hidden_TD.dtype)
+        next_TD = norm(next_TD, self._embedding_norm, eps)
         state_TD = norm(hidden_TD, self._state_norm, eps)
         x_TD = linear(torch.cat([next_TD, state_TD], dim=1), self._joint)
         self._layer.add_to(x_TD, cache[-1], batch, eps)
         last_SD = norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return linear(last_SD, self._head)
+        return linear(last_SD, self._head).float()

@@ -130,11 +130,11 @@ class GroupedQueryAttention:
         self, seen_THX: torch.Tensor, q_THX: torch.Tensor, cache_PZC: torch.Tensor, rows: PagedRows
     ) -> None:
         for r in rows.rectangles(cache_PZC.shape[1]):
-            context_BSC = cache_PZC[r.pages_BP].flatten(1, 2).float()
-            unwritten_BS = torch.arange(context_BSC.shape[1]) >= r.end_B.unsqueeze(1)
+            context_BSC = cache_PZC[r.pages_BP].flatten(1, 2).to(q_THX.dtype)
+            unwritten_BS = torch.arange(context_BSC.shape[1], device=q_THX.device) >= r.end_B.unsqueeze(1)
             context_BSC.masked_fill_(unwritten_BS.unsqueeze(2), 0.0)  # a weight of 0 would not stop a NaN
             keys_BGSX, values_BGSX = context_BSC.unflatten(2, (2, -1, q_THX.shape[2])).permute(2, 0, 3, 1, 4)
-            q_BHNX, mask_B1NS = q_THX[r.token_BN].transpose(1, 2), r.mask_BNS.unsqueeze(1)
+            q_BHNX, mask_B1NS = q_THX[r.token_BN].transpose(1, 2), r.mask_BNS.unsqueeze(1).to(q_THX.dtype)
             out_BHNX = fn.scaled_dot_product_attention(
                 q_BHNX, keys_BGSX, values_BGSX, attn_mask=mask_B1NS, enable_gqa=True
             )
@@ -154,7 +154,7 @@ def build(
         layers=tuple(_layer(reader, config, index) for index in range(config.num_hidden_layers)),
         norm=reader.weight("model.norm"),
         head=reader.head(tied=config.tie_word_embeddings),
-        forms=packing.forms,
+        packing=packing,
     )
 
 
@@ -175,7 +175,7 @@ def _layer(reader: WeightReader, config: Qwen3MoeConfig, index: int) -> DecoderL
 
 
 def _pack_qkv(reader: WeightReader, config: Qwen3MoeConfig, name: str) -> PackedMatrix:
-    q, k, v = (reader.weight(f"{name}.{part}_proj") for part in "qkv")
+    q, k, v = (reader.unpacked(f"{name}.{part}_proj") for part in "qkv")
     rows_NI = torch.cat([_paired(q, config.head_dim), _paired(k, config.head_dim), v])
     return reader.packing.pack(rows_NI)
 

@@ -29,8 +29,8 @@ class WeightReader:
         self.store = store
 
     def embedding(self) -> torch.Tensor:
-        """One row per token, mapped from the file where it is of the right type."""
-        return self.checkpoint.map("model.embed_tokens.weight", self.packing.kept)
+        """One row per token, mapped from the file where it is of the right type and place."""
+        return self.checkpoint.map("model.embed_tokens.weight", self.packing.kept).to(self.packing.device)
 
     def head(self, *, tied: bool) -> PackedMatrix:
         """What turns states into logits: the embedding itself where both are `tied`."""
@@ -47,7 +47,11 @@ class WeightReader:
         )
 
     def weight(self, module: str) -> torch.Tensor:
-        """The weight of `module` in fp32."""
+        """The weight of `module` in fp32, where it is computed with: of norms and routers."""
+        return self.unpacked(module).to(self.packing.device)
+
+    def unpacked(self, module: str) -> torch.Tensor:
+        """The weight of `module` in fp32 and in the host's memory, to be packed."""
         return self.checkpoint.read(f"{module}.weight", torch.float32)
 
     def matrix(self, module: str) -> PackedMatrix:
@@ -70,7 +74,7 @@ class WeightReader:
 
     def pack_mlp(self, module: str, count: int) -> PackedExperts:
         """The gated MLP `module` as `count` experts of equal width, packed anew."""
-        gate, up, down = (self.weight(f"{module}.{part}_proj") for part in ("gate", "up", "down"))
+        gate, up, down = (self.unpacked(f"{module}.{part}_proj") for part in ("gate", "up", "down"))
         packing = self.packing
         whole = split_mlp(gate, up, down, count)
         return pack_experts(*whole, packing.weights, activations=packing.activations)

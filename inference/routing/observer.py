@@ -57,8 +57,8 @@ class GateMass:
         layer = choice.layer
         if layer >= self.mass_RLE.shape[1]:
             return
-        experts_NK = choice.experts_TK[self._seen_T]
-        weights_NK = choice.weights_TK[self._seen_T].double()
+        experts_NK = choice.experts_TK.cpu()[self._seen_T]
+        weights_NK = choice.weights_TK.cpu()[self._seen_T].double()
         place = self._row_N1, torch.tensor(layer), experts_NK
         self.mass_RLE.index_put_(place, weights_NK, accumulate=True)
         if self._table_LNK is not None:

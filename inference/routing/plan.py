@@ -29,6 +29,11 @@ class RoutingPlan:
     hashed_LTK: torch.Tensor | None = None
     constant_LM: torch.Tensor | None = None
 
+    def to(self, device: torch.device) -> RoutingPlan:
+        """The same plan on `device`."""
+        tensors = self.allowed_LTE, self.hashed_T, self.hashed_LTK, self.constant_LM
+        return RoutingPlan(self.layers, *(None if one is None else one.to(device) for one in tensors))
+
     def only(self, token: int) -> RoutingPlan:
         """The plan of one token alone."""
         here = slice(token, token + 1)

@@ -76,7 +76,7 @@ def routers_digest(routers: Iterable[torch.Tensor]) -> str:
     """SHA-256 of the router weights of a checkpoint, layer by layer, as fp32: a profile is about these."""
     digest = hashlib.sha256()
     for weight in routers:
-        digest.update(weight.float().contiguous().numpy().tobytes())
+        digest.update(weight.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

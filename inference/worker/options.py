@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.engine.types import ACTIVATIONS, WEIGHTS, EngineConfig
+from inference.engine.types import ACTIVATIONS, DEVICES, WEIGHTS, EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             max_queued=parsed.max_queued,
             ranks=parsed.tensor_parallel,
             expert_layout=parsed.experts,
+            device=parsed.device,
         )
     except ValueError as error:
         _parser().error(str(error))
@@ -134,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         default=threads_default(cores_available()),
         metavar="N",
         help="the engine's; by default all cores, but one for HTTP where there are more than two",
+    )
+    sizes.add_argument(
+        "--device",
+        choices=DEVICES,
+        default=defaults.device,
+        help="where the model lies: the CPU, the first GPU (CUDA or ROCm) or the first Ascend NPU",
     )
     sizes.add_argument(
         "--tensor-parallel",

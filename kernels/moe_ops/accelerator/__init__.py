@@ -1,1 +1,1 @@
-"""What the kernels for GPUs and NPUs share. On a plain CPU none of it is imported, nor any `triton.py`."""
+"""What the kernels for GPUs and NPUs share. On a plain CPU no kernel of theirs is imported."""

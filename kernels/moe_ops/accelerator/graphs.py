@@ -18,7 +18,8 @@ import torch
 from moe_ops.accelerator.buckets import bucket_for, bucket_sizes, fill_
 
 Inputs = Mapping[str, torch.Tensor]
-StepFn = Callable[[Inputs], torch.Tensor]
+Outputs = tuple[torch.Tensor, ...]
+StepFn = Callable[[Inputs], Outputs]
 _WARM_UP_RUNS = 3  # allocations, tuning of tiles and library handles happen before capture
 
 
@@ -41,6 +42,11 @@ class Capture(Protocol):
     """Captures `work` and returns what runs it again."""
 
     def __call__(self, work: Callable[[], None]) -> Replay: ...
+
+
+def rerun(work: Callable[[], None]) -> Replay:
+    """A `Capture` for where nothing can be captured, as in Triton's interpreter: the work is done again."""
+    return work
 
 
 class CudaCapture:
@@ -66,12 +72,12 @@ class CudaCapture:
 @dataclass(slots=True)
 class _Captured:
     inputs: dict[str, torch.Tensor]
-    output: list[torch.Tensor]
+    outputs: list[torch.Tensor]
     replay: Replay
 
 
 class DecodeGraphs:
-    """Runs `step` through graphs. Its result must have a row for each row of its inputs."""
+    """Runs `step` through graphs. Its results must have a row for each row of its inputs."""
 
     def __init__(
         self,
@@ -94,9 +100,10 @@ class DecodeGraphs:
         for size in reversed(self._sizes):
             self._of(size)
 
-    def run(self, inputs: Inputs) -> torch.Tensor:
-        """The step's result for `inputs`, valid until the next call; without a graph for more rows than the
-        largest bucket has. Raises `ValueError` for inputs that do not fit what was declared.
+    def run(self, inputs: Inputs) -> Outputs:
+        """The step's results for `inputs`, which may be on the host; valid until the next call. Without a
+        graph for more rows than the largest bucket has. Raises `ValueError` for inputs that do not fit what
+        was declared.
         """
         if inputs.keys() != self._inputs.keys():
             raise ValueError(f"inputs {sorted(inputs)}: expected {sorted(self._inputs)}")
@@ -106,12 +113,12 @@ class DecodeGraphs:
         (count,) = counts
         size = bucket_for(count, self._sizes)
         if size is None:
-            return self._step(inputs)
+            return self._step({name: tensor.to(self._device) for name, tensor in inputs.items()})
         captured = self._of(size)
         for name, tensor in inputs.items():
             fill_(captured.inputs[name], tensor, padding=self._inputs[name].padding)
         captured.replay()
-        return captured.output[0][:count]
+        return tuple(output[:count] for output in captured.outputs)
 
     def _of(self, size: int) -> _Captured:
         if size not in self._captured:
@@ -123,9 +130,9 @@ class DecodeGraphs:
             name: torch.full((size, *one.shape), one.padding, dtype=one.dtype, device=self._device)
             for name, one in self._inputs.items()
         }
-        output: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
 
         def work() -> None:
-            output[:] = [self._step(buffers)]
+            outputs[:] = self._step(buffers)
 
-        return _Captured(buffers, output, self._capture(work))
+        return _Captured(buffers, outputs, self._capture(work))

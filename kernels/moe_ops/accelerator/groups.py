@@ -40,7 +40,7 @@ def sort_pairs(experts_TK: torch.Tensor, *, experts: int, rows: int) -> Blocks:
     sorted_M, pair_M = expert_M.sort(stable=True)
     # Places of the left-out expert lie behind all blocks, in a place of their own.
     places = min(-(-(pairs + experts * (rows - 1)) // rows), pairs) * rows
-    first_E = torch.cat([end_E - filled_E[:experts], end_E.new_tensor([places])])
+    first_E = torch.cat([end_E - filled_E[:experts], end_E.new_full((1,), places)])
     within_M = torch.arange(pairs, device=expert_M.device) - (count_E.cumsum(0) - count_E)[sorted_M]
     place_M = torch.where(sorted_M < experts, first_E[sorted_M] + within_M, places)
     order_X = expert_M.new_full((places + 1,), pairs).scatter_(0, place_M, pair_M)[:places]

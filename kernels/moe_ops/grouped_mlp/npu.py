@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 
 from moe_ops.accelerator.npu import operations
+from moe_ops.grouped_mlp.dense import dense_experts
+from moe_ops.grouped_mlp.packed import with_shared
+from moe_ops.grouped_mlp.packing import PackedExperts
 
 
 def grouped_mlp_(
@@ -29,6 +32,28 @@ def grouped_mlp_(
     # Rows behind the last group are not written by the product.
     y_MD = torch.where((sorted_M < experts).unsqueeze(1), y_MD * weight_M1, 0.0)
     return out_TD.index_add_(0, token_M, y_MD.to(out_TD.dtype))
+
+
+def packed_mlp_(
+    out_TD: torch.Tensor,
+    x_TD: torch.Tensor,
+    *,
+    experts: PackedExperts,
+    weights_TK: torch.Tensor,
+    experts_TK: torch.Tensor,
+    shared: int = 0,
+) -> torch.Tensor:
+    """As `grouped_mlp_`, with the last `shared` experts taking part for every token, with weight 1."""
+    weights_TK, experts_TK = with_shared(weights_TK, experts_TK, experts=experts.experts, shared=shared)
+    dense = dense_experts(experts, like=x_TD)
+    return grouped_mlp_(
+        out_TD,
+        x_TD,
+        gate_up_EDJ=dense.gate_up_EJD.transpose(1, 2),
+        down_EID=dense.down_EDI.transpose(1, 2),
+        weights_TK=weights_TK,
+        experts_TK=experts_TK,
+    )
 
 
 def _product(x_MA: torch.Tensor, weight_EAB: torch.Tensor, count_E: torch.Tensor) -> torch.Tensor:

@@ -69,8 +69,8 @@ def with_shared(
     """The choice of each token with the last `shared` of `experts` added at weight 1."""
     if shared == 0:
         return weights_TK, experts_TK
-    shared_TS = torch.arange(experts - shared, experts).expand(len(experts_TK), shared)
-    all_TK = torch.cat([experts_TK, shared_TS.to(experts_TK.dtype)], dim=1)
+    shared_S = torch.arange(experts - shared, experts, dtype=experts_TK.dtype, device=experts_TK.device)
+    all_TK = torch.cat([experts_TK, shared_S.expand(len(experts_TK), shared)], dim=1)
     return fn.pad(weights_TK, (0, shared), value=1.0), all_TK
 
 

@@ -7,7 +7,7 @@ activation come out together. Widths and the hidden size are filled up to whole 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as fn
@@ -94,6 +94,12 @@ def stack_experts(parts: Sequence[PackedExperts]) -> PackedExperts:
     )
 
 
+def one_expert(experts: PackedExperts, expert: int) -> PackedExperts:
+    """That expert as a stack of one; shares its memory."""
+    gate_up, down = (_one(side, expert, experts.experts) for side in (experts.gate_up, experts.down))
+    return PackedExperts(1, experts.hidden, experts.width, gate_up, down)
+
+
 def split_mlp(
     gate_ID: torch.Tensor, up_ID: torch.Tensor, down_DI: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,6 +116,13 @@ def unpack_experts(experts: PackedExperts) -> tuple[torch.Tensor, torch.Tensor]:
     gate_EID, up_EID = turns_EXGYD.transpose(1, 2).flatten(2, 3)[:, :, : e.width].unbind(1)
     down_EDI = unpack_matrix(e.down).unflatten(0, (e.experts, -1))[:, : e.hidden]
     return torch.cat([gate_EID, up_EID], dim=1), down_EDI.contiguous()
+
+
+def _one(stack: PackedMatrix, expert: int, count: int) -> PackedMatrix:
+    tiles = stack.data.shape[0] // count
+    mine = slice(expert * tiles, (expert + 1) * tiles)
+    scales = stack.scales[mine] if len(stack.scales) else stack.scales
+    return replace(stack, outputs=tiles * TILE, data=stack.data[mine], scales=scales)
 
 
 def _take_turns(gate_up_JD: torch.Tensor) -> torch.Tensor:

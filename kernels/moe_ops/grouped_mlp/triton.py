@@ -8,9 +8,7 @@ multiplied by; activations stay as they are. Unmeasured: checked in Triton's int
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as fn
@@ -19,22 +17,8 @@ import triton.language as tl
 
 from moe_ops.accelerator.groups import rows_per_block, sort_pairs
 from moe_ops.accelerator.tuning import Tuned, kernel, product_type
-from moe_ops.grouped_mlp.packing import PackedExperts, unpack_experts
-
-_DENSE: WeakKeyDictionary[PackedExperts, DenseExperts] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, slots=True)
-class DenseExperts:
-    """Weights as published, rows being outputs, J = 2 I with the gate first.
-
-    FP8 factors are (E, 2, ⌈I / 128⌉, ⌈D / 128⌉) and (E, ⌈D / 128⌉, ⌈I / 128⌉).
-    """
-
-    gate_up_EJD: torch.Tensor
-    down_EDI: torch.Tensor
-    gate_up_scale: torch.Tensor | None = None
-    down_scale: torch.Tensor | None = None
+from moe_ops.grouped_mlp.dense import DenseExperts, dense_experts
+from moe_ops.grouped_mlp.packing import PackedExperts
 
 
 def grouped_mlp_(
@@ -91,12 +75,13 @@ def packed_mlp_(
     shared: int = 0,
 ) -> torch.Tensor:
     """As `grouped_mlp_`, with experts that are unpacked at first use, to the type and device of `x_TD`."""
-    dense = _DENSE.get(experts)
-    if dense is None:
-        gate_up_EJD, down_EDI = unpack_experts(experts)
-        dense = _DENSE[experts] = DenseExperts(gate_up_EJD.to(x_TD), down_EDI.to(x_TD))
     return grouped_mlp_(
-        out_TD, x_TD, experts=dense, weights_TK=weights_TK, experts_TK=experts_TK, shared=shared
+        out_TD,
+        x_TD,
+        experts=dense_experts(experts, like=x_TD),
+        weights_TK=weights_TK,
+        experts_TK=experts_TK,
+        shared=shared,
     )
 
 

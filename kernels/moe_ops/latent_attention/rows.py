@@ -55,10 +55,30 @@ class PagedRows:
         end = np.array(ends, dtype=np.int32)
         return cls(*(torch.from_numpy(part) for part in (table, first, count, end)))
 
+    @classmethod
+    def single(cls, pages_BP: torch.Tensor, end_B: torch.Tensor) -> PagedRows:
+        """Rows of one new token each."""
+        one_B = torch.ones_like(end_B)
+        rows = cls(pages_BP, torch.arange(len(end_B), dtype=end_B.dtype, device=end_B.device), one_B, end_B)
+        rows.__dict__.update(tokens=len(end_B), most=1)
+        return rows
+
     @cached_property
     def tokens(self) -> int:
         """New tokens of all rows."""
         return int(self.count_B.sum())
+
+    @cached_property
+    def most(self) -> int:
+        """New tokens of the row that has most of them."""
+        return int(self.count_B.max())
+
+    def to(self, device: torch.device) -> PagedRows:
+        """The same rows on `device`, which then need not be asked how many tokens there are."""
+        parts = self.pages_BP, self.first_B, self.count_B, self.end_B
+        moved = PagedRows(*(part.to(device) for part in parts))
+        moved.__dict__.update(tokens=self.tokens, most=self.most)
+        return moved
 
     def rectangles(self, page_size: int) -> tuple[Rectangle, ...]:
         """All rows, made once: the layers of a step share them."""
@@ -86,20 +106,21 @@ def _packed(rows: PagedRows) -> list[list[int]]:
 
 
 def _rectangle(rows: PagedRows, chosen: list[int], page_size: int) -> Rectangle:
-    row_B = torch.tensor(chosen)
+    device = rows.pages_BP.device
+    row_B = torch.tensor(chosen, device=device)
     first_B1, count_B1 = rows.first_B[row_B].long().unsqueeze(1), rows.count_B[row_B].long().unsqueeze(1)
     end_B = rows.end_B[row_B].long()
-    offset_N = torch.arange(int(count_B1.max()))
+    offset_N = torch.arange(int(count_B1.max()), device=device)
     columns = -(-int(end_B.max()) // page_size)
     inside_BN = torch.minimum(offset_N, count_B1 - 1)
     position_BN = end_B.unsqueeze(1) - count_B1 + inside_BN
-    hidden_BNS = torch.arange(columns * page_size) > position_BN.unsqueeze(2)
+    hidden_BNS = torch.arange(columns * page_size, device=device) > position_BN.unsqueeze(2)
     place_X = (offset_N < count_B1).flatten().nonzero().squeeze(1)
     token_BN = first_B1 + inside_BN
     return Rectangle(
         token_BN=token_BN,
         pages_BP=rows.pages_BP[row_B, :columns].long(),
-        mask_BNS=torch.zeros(hidden_BNS.shape).masked_fill_(hidden_BNS, float("-inf")),
+        mask_BNS=torch.zeros(hidden_BNS.shape, device=device).masked_fill_(hidden_BNS, float("-inf")),
         end_B=end_B,
         place_X=place_X,
         token_X=token_BN.flatten()[place_X],

@@ -11,8 +11,6 @@ Unmeasured: checked in Triton's interpreter only.
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 import triton
 import triton.language as tl
@@ -20,10 +18,9 @@ import triton.language as tl
 from moe_ops.accelerator.tuning import Tuned, kernel, product_type
 from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
-from moe_ops.linear import PackedMatrix, unpack_matrix
+from moe_ops.linear.cpu import unpacked
 
 CHUNK = 512  # positions; a multiple of every BLOCK_S below
-_DENSE: WeakKeyDictionary[PackedMatrix, torch.Tensor] = WeakKeyDictionary()
 
 
 def latent_decode_(
@@ -36,8 +33,9 @@ def latent_decode_(
     scale: float,
 ) -> None:
     """As the reference; the two products with the heads' matrices are torch's."""
-    key_HKL = _dense(heads.key, q_THQ).unflatten(0, (heads.heads, -1)).transpose(1, 2)
-    value_HLV = _dense(heads.kv_b, q_THQ).unflatten(0, (heads.heads, -1))[:, heads.nope :].transpose(1, 2)
+    key_HKL = unpacked(heads.key, like=q_THQ).unflatten(0, (heads.heads, -1)).transpose(1, 2)
+    kv_b_HUL = unpacked(heads.kv_b, like=q_THQ).unflatten(0, (heads.heads, -1))
+    value_HLV = kv_b_HUL[:, heads.nope :].transpose(1, 2)
     absorbed_HTL = torch.bmm(q_THQ[..., : heads.nope].transpose(0, 1), key_HKL)
     q_THC = torch.cat([absorbed_HTL.transpose(0, 1), q_THQ[..., heads.nope :]], dim=-1)
     latent_THL = latent_attention(q_THC, cache_PZC, rows, latent=heads.latent, scale=scale)
@@ -52,16 +50,14 @@ def latent_attention(
     *,
     latent: int,
     scale: float,
-    new_max: int | None = None,
     chunk: int = CHUNK,
 ) -> torch.Tensor:
     """Weighted latents (T, H, `latent`) in the type of `q_THC`.
 
-    `new_max`: the most new tokens of any row; looking it up waits for the device. `chunk`: a multiple of 128,
-    smaller in tests.
+    `chunk`: a multiple of 128, smaller in tests.
     """
     tokens, heads, width = q_THC.shape
-    new = int(rows.count_B.max()) if new_max is None else new_max
+    new = rows.most
     chunks = triton.cdiv(rows.pages_BP.shape[1] * cache_PZC.shape[1], chunk)
     partial_THXL = q_THC.new_empty(tokens, heads, chunks, latent, dtype=torch.float32)
     weight_THX = q_THC.new_empty(tokens, heads, chunks, dtype=torch.float32)
@@ -192,14 +188,6 @@ def _merge(
             best = better
         at = out + (first // chunks) * LATENT + latent
         tl.store(at, (found / total).to(out.dtype.element_ty), mask=inside)
-
-
-def _dense(packed: PackedMatrix, like: torch.Tensor) -> torch.Tensor:
-    """The matrix in the type and on the device of `like`, made once."""
-    weight_OI = _DENSE.get(packed)
-    if weight_OI is None:
-        weight_OI = _DENSE[packed] = unpack_matrix(packed).to(like)
-    return weight_OI
 
 
 _KERNEL = Tuned(

@@ -1,4 +1,6 @@
-"""Plain torch: the weights are unpacked at first use and kept beside the packed ones."""
+"""Plain torch, on any device: the weights are unpacked at first use, to where and in the type in which they
+meet activations, and kept beside the packed ones.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,16 @@ _UNPACKED: WeakKeyDictionary[PackedMatrix, torch.Tensor] = WeakKeyDictionary()
 def linear(
     x_TI: torch.Tensor, w: PackedMatrix, *, out: torch.Tensor | None = None, add: bool = False
 ) -> torch.Tensor:
-    """As the reference, with fp32 activations; the result goes, or is added, to `out`."""
-    weight_IO = unpacked(w).t()
+    """As the reference, with float activations as they are; the result goes, or is added, to `out`."""
+    weight_IO = unpacked(w, like=x_TI).t()
     if out is None:
         return x_TI @ weight_IO
     return out.addmm_(x_TI, weight_IO) if add else torch.mm(x_TI, weight_IO, out=out)
 
 
-def unpacked(w: PackedMatrix) -> torch.Tensor:
-    """`unpack_matrix(w)`, made once for as long as `w` lives."""
+def unpacked(w: PackedMatrix, *, like: torch.Tensor) -> torch.Tensor:
+    """`unpack_matrix(w)` in the type and on the device of `like`, made once for as long as `w` lives."""
     weight_OI = _UNPACKED.get(w)
-    if weight_OI is None:
-        weight_OI = _UNPACKED[w] = unpack_matrix(w)
+    if weight_OI is None or (weight_OI.dtype, weight_OI.device) != (like.dtype, like.device):
+        weight_OI = _UNPACKED[w] = unpack_matrix(w).to(like)
     return weight_OI

@@ -41,6 +41,11 @@ class LoraBatch:
             _int32([-1 if bank is None else number[bank] for bank in bank_T]),
         )
 
+    def to(self, device: torch.device) -> LoraBatch:
+        """The same tokens, named on `device`."""
+        places = self.token_N.to(device), self.first_S.to(device), self.bank_T.to(device)
+        return LoraBatch(self.banks, *places)
+
     def only(self, token: int) -> LoraBatch | None:
         """The batch of one token alone."""
         number = int(self.bank_T[token])

@@ -7,8 +7,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from moe_ops.accelerator.groups import rows_per_block, sort_pairs
+from moe_ops.grouped_mlp.dense import DenseExperts
 from moe_ops.grouped_mlp.reference import grouped_mlp_ as expected_mlp_
-from moe_ops.grouped_mlp.triton import DenseExperts, grouped_mlp_
+from moe_ops.grouped_mlp.triton import grouped_mlp_
 
 BLOCK = 128
 

@@ -8,8 +8,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from moe_ops.latent_attention import PagedRows, pack_latent_heads
+from moe_ops.latent_attention.pieces import attend_plain, expand_
 from moe_ops.latent_attention.reference import latent_decode_ as expected_decode_
+from moe_ops.latent_attention.reference import latent_expand_ as expected_expand_
 from moe_ops.latent_attention.triton import latent_attention, latent_decode_
+from moe_ops.latent_attention.triton_expand import attend as triton_attend
 from moe_ops.latent_store.reference import latent_store_ as expected_store_
 from moe_ops.latent_store.triton import latent_store_
 
@@ -93,3 +96,27 @@ def test_store_matches_the_reference(
     tolerance = 2**-6 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=1e-6)
     torch.testing.assert_close(found[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    tokens=st.integers(1, 90),
+    start=st.integers(0, 120),
+    heads=st.sampled_from([1, 3]),
+    piece=st.sampled_from([32, 64, 4096]),
+    seed=st.integers(0, 99),
+)
+def test_expanded_matches_the_reference(tokens: int, start: int, heads: int, piece: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    end, latent, rotary, nope, value = start + tokens, 8, 4, 6, 5
+    pages_P = torch.randperm(-(-end // PAGE) + 2)[: -(-end // PAGE)].int()
+    cache_PZC = torch.randn(len(pages_P) + 2, PAGE, latent + rotary)
+    packed = pack_latent_heads(torch.randn(heads, nope + value, latent), nope=nope, weight_format="float32")
+    q_THQ = torch.randn(tokens, heads, nope + rotary)
+    expected_THV = torch.empty(tokens, heads, value)
+    expected_expand_(expected_THV, q_THQ, cache_PZC, pages_P, start, heads=packed, scale=0.3)
+    for attend in (triton_attend, attend_plain):
+        found_THV = torch.empty(tokens, heads, value)
+        where = found_THV, q_THQ, cache_PZC, pages_P, start
+        expand_(*where, heads=packed, scale=0.3, attend=attend, piece=piece)
+        torch.testing.assert_close(found_THV, expected_THV, rtol=1e-4, atol=1e-4)

@@ -13,28 +13,13 @@ from inference.engine.sequence import Sequence
 from inference.engine.step import Row
 from inference.engine.types import GenerationRequest, SamplingParams
 from inference.layers.forms import TORCH, Forms, Packing
+from inference.layers.gpu import TRITON
 from inference.models import deepseek_build
 from inference.models.checkpoint import Checkpoint
 from inference.models.config import ModelConfig
 from inference.models.packed import PackedStore
 from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
-from moe_ops.grouped_mlp.triton import packed_mlp_
-from moe_ops.latent_attention.triton import latent_decode_
-from moe_ops.latent_store.triton import latent_store_
-from moe_ops.rms_norm.triton import rms_norm
-from moe_ops.router.triton import route
 
-TRITON = Forms(
-    linear=TORCH.linear,
-    grouped_mlp_=packed_mlp_,
-    rms_norm=rms_norm,
-    route=route,
-    latent_store_=latent_store_,
-    latent_decode_=latent_decode_,
-    latent_expand_=TORCH.latent_expand_,
-    lora_add_=TORCH.lora_add_,
-    lora_mlp_=TORCH.lora_mlp_,
-)
 PAGE = 4
 
 
