@@ -40,7 +40,5 @@ def placement() -> Placement:
     if interpreted():
         return Placement(CPU, TRITON, rerun)
     if not torch.cuda.is_available():
-        raise DeviceError(
-            "device cuda: torch finds no GPU: is it built for one, is there a driver?"
-        )
+        raise DeviceError("device cuda: torch finds no GPU: is it built for one, is there a driver?")
     return Placement(torch.device("cuda", torch.cuda.current_device()), TRITON, CudaCapture())

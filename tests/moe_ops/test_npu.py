@@ -6,12 +6,18 @@ This shows that arguments mean what the operations say they mean, and nothing ab
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as fn
 
+from inference.engine.loading import engine_load
+from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams
+from inference.layers import npu
+from inference.layers.placement import Device, Placement
+from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 from moe_ops.grouped_mlp import npu as grouped_npu
 from moe_ops.grouped_mlp import reference as grouped_reference
 from moe_ops.latent_store import npu as store_npu
@@ -140,3 +146,25 @@ def test_latent_store() -> None:
         form.latent_store_(fresh, norm, 1e-6, turn_TR=turn, slot_T=slots, cache_PZC=cache, q_THQ=q)
     torch.testing.assert_close(caches[0], caches[1])
     torch.testing.assert_close(queries[0], queries[1])
+
+
+@pytest.mark.usefixtures("_recorded")
+def test_an_engine_answers_as_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is around the operations: batches, weights and logits move, prompts are long and short."""
+    random_checkpoint_write(path=tmp_path, config=TINY_V3)
+    monkeypatch.setattr(npu, "placement", lambda: Placement(torch.device("cpu"), npu.NPU))
+    asked = [(tuple(range(20, 20 + length)), f"r{length}") for length in (3, 30, 200)]
+    answers = []
+    devices: tuple[Device, ...] = "npu", "cpu"
+    for device in devices:
+        engine = engine_load(tmp_path, EngineConfig(page_size=8, pages=64, device=device)).engine
+        for prompt, name in asked:
+            params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+            engine.submit(GenerationRequest(name, prompt, params))
+        tokens: dict[str, tuple[int, ...]] = {}
+        while engine.has_work:
+            for event in engine.step():
+                tokens[event.request_id] = tokens.get(event.request_id, ()) + event.token_ids
+        answers.append(tokens)
+    assert answers[0] == answers[1]
+    assert [len(tokens) for tokens in answers[0].values()] == [6, 6, 6]

@@ -24,7 +24,7 @@ def latent_store_(
     """As the reference."""
     latent = len(norm_L)
     rotary = fresh_TC.shape[1] - latent
-    latent_TL = rms_norm(fresh_TC[:, :latent].contiguous(), norm_L, eps)
+    latent_TL = rms_norm(fresh_TC[:, :latent], norm_L, eps)
     rotary_TR = _rotated(fresh_TC[:, None, latent:], turn_TR)[:, 0]
     row_TC = torch.cat([latent_TL, rotary_TR], dim=1).to(cache_PZC.dtype)
     cache_PZC.flatten(0, 1).index_copy_(0, slot_T, row_TC)

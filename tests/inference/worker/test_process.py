@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from inference.messages import JournalEntry, SignedEntry
 from inference.tokenizer import Tokenizer
@@ -60,6 +61,7 @@ class WorkerProcess:
         self.model_dir = model_dir
         self.process: asyncio.subprocess.Process | None = None
         self.log = folder / "log"
+        self.environment: dict[str, str] = {}
 
     async def start(self, **changes: object) -> None:
         arguments = options_make(self.folder, self.model_dir, self.utility.url, port=self.port, **changes)
@@ -70,7 +72,7 @@ class WorkerProcess:
                 "inference.worker",
                 *arguments,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | self.environment,
             )
 
     async def ready(self) -> httpx.AsyncClient:
@@ -211,6 +213,34 @@ async def test_a_model_on_two_processes_answers_as_on_one_and_ends_when_one_dies
     assert answers[0] == answers[1]
 
 
+async def test_a_model_on_a_gpu_answers_as_on_a_cpu(process: WorkerProcess, utility: Any) -> None:
+    """The GPU's kernels are run by Triton's interpreter."""
+    (process.folder / "token").write_text("token-1")
+    answers = []
+    for device, environment in (("cuda", {"TRITON_INTERPRET": "1"}), ("cpu", {})):
+        process.environment = environment
+        await process.start(device=device)
+        async with await process.ready() as client:
+            body, headers = BODY | {"max_tokens": 4}, {"x-request-id": f"req_{device}"}
+            answers.append((await client.post(CHAT, json=body, headers=headers)).json()["choices"])
+            process.send(signal.SIGTERM)
+            assert await process.exit_status() == 0
+    assert answers[0] == answers[1]
+    entries = _entries(process.folder / "state" / "journal", utility.enrolled[0]["public_key"])
+    assert entries[0].completion_tokens == entries[1].completion_tokens
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+async def test_a_device_that_is_not_there_is_named(process: WorkerProcess) -> None:
+    for device, problem in (
+        ("cuda", "device cuda: torch finds no GPU"),
+        ("npu", "torch_npu is not installed"),
+    ):
+        await process.start(device=device)
+        assert await process.exit_status() == os.EX_CONFIG
+        assert problem in process.events("startup_failed")[-1]["problem"]
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -249,7 +279,7 @@ def test_the_exit_status_and_the_log_tell_what_is_wrong(
         assert "is no release" in line["problem"]
 
 
-@pytest.mark.parametrize("wrong", ["--pages=0", "--threads=x", "--weights=int3"])
+@pytest.mark.parametrize("wrong", ["--pages=0", "--threads=x", "--weights=int3", "--device=tpu"])
 def test_wrong_options_are_named_at_once(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         options_parse([*options_make(Path(), Path(), "http://x"), wrong])

@@ -28,6 +28,12 @@ from moe_ops.accelerator.graphs import DecodeGraphs, Inputs, Outputs
 
 TINY = {**TINY_V3, "num_nextn_predict_layers": 1}
 CONFIG = EngineConfig(page_size=8, pages=96, max_running=6, step_token_budget=40, threads=1)
+QWEN: dict[str, object] = {
+    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 264,
+    "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+    "max_position_embeddings": 256, "norm_topk_prob": True, "rms_norm_eps": 1e-6,
+}  # fmt: skip
 KEPT = 6
 VOCABULARY = int(str(TINY_V3["vocab_size"]))
 Events = dict[str, list[TokenEvent]]
@@ -148,6 +154,11 @@ def test_adapters_and_profiles(folder: Path, tmp_path: Path) -> None:
         answers.append(serve(engine, [*asked, *fixed]))
     same(*answers)
     assert len(answers[0]) == len(asked) + 3
+
+
+def test_qwen3_moe_answers_as_on_a_cpu(tmp_path: Path) -> None:
+    random_checkpoint_write(path=tmp_path, config=QWEN)
+    both(tmp_path, [request("a", 21, max_tokens=3), request("bb", 4, max_tokens=3)])
 
 
 def test_bfloat16_comes_near(folder: Path) -> None:
