@@ -108,6 +108,13 @@ MIXED = st.lists(
 ).map("".join)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(text=st.one_of(MIXED, st.text("aB中1!' \r\n\t", max_size=12), st.sampled_from(TEXTS)))
+def test_texts_are_cut_as_published(plain: dict[str, tokenizers.Tokenizer], text: str) -> None:
+    cut = plain["bytes"].pre_tokenizer.pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == PIECES.findall(text)
+
+
 @pytest.mark.parametrize("name", ["learned", "shuffled"])
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(text=MIXED)
