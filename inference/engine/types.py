@@ -168,6 +168,7 @@ class EngineConfig:
 
     With `ranks` above 1 so many processes run the model together (see `inference.parallel`), each on its
     share of the `threads`; `expert_layout` says whether a rank has all of some experts or channels of all.
+    One that keeps the others waiting for `rank_limit_s` within a step has failed, and the engine with it.
     Adapters and profiles need the whole model in one.
 
     `device` is where the model and its cache lie: the CPU, or the first GPU or NPU, which take float32 and
@@ -192,6 +193,7 @@ class EngineConfig:
     ranks: int = 1
     expert_layout: Literal["whole", "cut"] = "whole"
     device: Literal["cpu", "cuda", "npu"] = "cpu"
+    rank_limit_s: float = 60.0
 
     @property
     def threads_a_rank(self) -> int:
@@ -211,15 +213,14 @@ class EngineConfig:
             )
         if not 0 <= self.aging_s < float("inf"):
             raise ValueError(f"aging_s: expected a number of at least 0, found {self.aging_s}")
-        if self.weights not in WEIGHTS:
-            raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}; found {self.weights!r}")
-        if self.activations not in ACTIVATIONS:
-            expected = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activations: expected one of {expected}; found {self.activations!r}")
+        if not 0 < self.rank_limit_s < float("inf"):
+            raise ValueError(f"rank_limit_s: expected a number above 0, found {self.rank_limit_s}")
+        for name, known in (("weights", WEIGHTS), ("activations", ACTIVATIONS), ("device", DEVICES)):
+            if getattr(self, name) not in known:
+                expected = ", ".join(known)
+                raise ValueError(f"{name}: expected one of {expected}; found {getattr(self, name)!r}")
         if self.activations == "float" and self.weights not in ("int8", "int4"):
             raise ValueError(f"activations: with {self.weights} weights they are float as it is")
-        if self.device not in DEVICES:
-            raise ValueError(f"device: expected one of {', '.join(DEVICES)}; found {self.device!r}")
         if self.device != "cpu" and self.weights not in ("float32", "bfloat16"):
             raise ValueError(
                 f"weights: device {self.device} takes float32 or bfloat16; {self.weights} needs device cpu"

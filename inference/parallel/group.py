@@ -73,11 +73,18 @@ class Part(msgspec.Struct, frozen=True):
     config: EngineConfig
 
     def load(self, rank: int) -> tuple[CausalModel, Ranks]:
-        """Meet the others and read this rank's part. Raises what `load_part` raises."""
+        """Read this rank's part; back when all have theirs. Raises what `load_part` raises, and
+        GroupLostError when one of the others does not come.
+        """
         if sys.platform == "linux":
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is to be talked to
         config = self.config
-        ranks = Ranks.join(rank=rank, size=config.ranks, meeting_file=Path(self.meeting_file))
+        ranks = Ranks.join(
+            rank=rank,
+            size=config.ranks,
+            meeting_file=Path(self.meeting_file),
+            limit_s=config.rank_limit_s,
+        )
         model = load_part(
             Path(self.model_dir),
             ranks,
@@ -87,6 +94,7 @@ class Part(msgspec.Struct, frozen=True):
             mtp=config.speculate,
             cache_dir=None if config.cache_dir is None else Path(config.cache_dir),
         )
+        ranks.meet()
         return model, ranks
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-_PATIENCE = timedelta(minutes=5)  # a rank that takes longer over one layer has failed
+_LOADING = timedelta(hours=1)  # the greatest models are read within it
 _IDLE = timedelta(days=365)  # between two steps of an idle engine; a dead leader is noticed by its sockets
 
 
 class GroupLostError(Exception):
-    """Another rank is gone, or takes longer than any could."""
+    """Another rank is gone, or keeps the others waiting for longer than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,32 @@ class Ranks:
     rank: int = 0
     size: int = 1
     orders: dist.ProcessGroup | None = None
+    sums: dist.ProcessGroup | None = None
 
     @classmethod
-    def join(cls, *, rank: int, size: int, meeting_file: Path, backend: str = "gloo") -> Ranks:
+    def join(
+        cls, *, rank: int, size: int, meeting_file: Path, backend: str = "gloo", limit_s: float = 60.0
+    ) -> Ranks:
         """Meet the others at `meeting_file`, which must not exist before the first one arrives.
 
-        Tensors are summed by `backend`, orders always travel by gloo. Raises what torch raises when the
-        others do not come.
+        Tensors are summed by `backend`, orders always travel by gloo. A rank that keeps the others waiting
+        for `limit_s` seconds within a step is lost, and so is one that takes no orders for as long. Raises
+        what torch raises when the others do not come.
         """
         if size == 1:
             return cls()
-        store = dist.FileStore(str(meeting_file), size)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-        return cls(rank, size, dist.new_group(backend="gloo", timeout=_IDLE))
+        store, limit = dist.FileStore(str(meeting_file), size), timedelta(seconds=limit_s)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_LOADING)
+        orders = dist.new_group(backend="gloo", timeout=_IDLE if rank else limit)  # each side has its own
+        return cls(rank, size, orders, dist.new_group(backend=backend, timeout=limit))
+
+    def meet(self) -> None:
+        """Wait until all ranks are here: who loads may take long. Raises GroupLostError; who is late is said
+        by the leader's.
+        """
+        if self.size > 1:
+            with _talking():
+                dist.monitored_barrier(timeout=_LOADING)
 
     def leave(self) -> None:
         """Close the connections. Other ranks must not use theirs any more."""
@@ -61,7 +74,7 @@ class Ranks:
         """In place: the sum of all ranks' `x`, to the last bit the same everywhere. Raises GroupLostError."""
         if self.size > 1:
             with _talking():
-                dist.all_reduce(x)
+                dist.all_reduce(x, group=self.sums)
         return x
 
     def send(self, message: torch.Tensor) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -111,22 +112,31 @@ class ParallelRunner(Runner):
 
     def run(self, step: Step) -> list[RowResult]:
         """As the runner of a whole model; a lost group ends this process, see `group_lost`."""
-        try:
+        with _all_or_none():
             return super().run(step)
-        except GroupLostError as error:
-            group_lost(str(error))
-            raise
 
     def scrub(self, pages: Iterable[int]) -> None:
         """Zero pages on all ranks."""
         numbers = tuple(pages)
-        self._ranks.send(_CODEC.encode(Scrub(numbers)))
+        with _all_or_none():
+            self._ranks.send(_CODEC.encode(Scrub(numbers)))
         super().scrub(numbers)
 
     def close(self) -> None:
         """Let the other ranks end."""
-        self._ranks.send(_CODEC.encode(Stop()))
+        with _all_or_none():
+            self._ranks.send(_CODEC.encode(Stop()))
         self._on_end()
+
+
+@contextmanager
+def _all_or_none() -> Iterator[None]:
+    """Ranks that have lost one another compute nothing more: this process ends."""
+    try:
+        yield
+    except GroupLostError as error:
+        group_lost(str(error))
+        raise
 
 
 def _plain(batch: FlatBatch) -> FlatBatch:

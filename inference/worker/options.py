@@ -65,6 +65,7 @@ def options_parse(arguments: Sequence[str] | None = None) -> WorkerOptions:
             ranks=parsed.tensor_parallel,
             expert_layout=parsed.experts,
             device=parsed.device,
+            rank_limit_s=parsed.rank_limit,
         )
     except ValueError as error:
         _parser().error(str(error))
@@ -154,6 +155,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=("whole", "cut"),
         default="whole",
         help="with --tensor-parallel: all of some experts in each process, or channels of all",
+    )
+    sizes.add_argument(
+        "--rank-limit",
+        type=float,
+        default=defaults.rank_limit_s,
+        metavar="SECONDS",
+        help="with --tensor-parallel: a process that keeps the others waiting for so long has failed",
     )
     sizes.add_argument("--adapters-max", type=int, default=8, metavar="N", help="loaded at once")
     sizes.add_argument("--weights", choices=WEIGHTS, default=defaults.weights)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from inference.engine.remote import EngineDiedError, RemoteEngine
-from inference.engine.types import EngineConfig, GenerationRequest, SamplingParams, TokenEvent
+from inference.engine.types import (
+    EngineConfig,
+    GenerationRequest,
+    RequestRejected,
+    SamplingParams,
+    TokenEvent,
+)
 from inference.models.random_checkpoint import TINY_V3, random_checkpoint_write
 from inference.parallel.group import sharing_check
 from inference.parallel.sharding import ExpertLayout
@@ -27,7 +35,11 @@ def request(number: int, **fields: object) -> GenerationRequest:
 
 
 async def collect(engine: RemoteEngine, one: GenerationRequest) -> list[TokenEvent]:
-    return [event async for event in engine.generate(one)]
+    return await rest_of(engine.generate(one))
+
+
+async def rest_of(stream: AsyncIterator[TokenEvent]) -> list[TokenEvent]:
+    return [event async for event in stream]
 
 
 def children(pid: int) -> list[int]:
@@ -71,6 +83,36 @@ async def test_when_a_rank_dies_so_does_the_engine(tiny_dir: Path, victim: str) 
     assert gone(other)
 
 
+@pytest.mark.parametrize("busy", [True, False], ids=["within a step", "between two"])
+async def test_a_rank_that_hangs_ends_the_engine_within_its_limit(tiny_dir: Path, busy: bool) -> None:
+    engine = await RemoteEngine.launch(tiny_dir, dataclasses.replace(PAIR, rank_limit_s=3.0))
+    leader, (other,) = engine.pid, children(engine.pid)
+    streams = [engine.generate(request(number, max_tokens=300)) for number in range(3)]
+    if busy:
+        for stream in streams:
+            await anext(stream)
+    os.kill(other, signal.SIGSTOP)
+    async with asyncio.timeout(60):  # less would be enough, were it not for other work on a machine
+        rests = await asyncio.gather(*map(rest_of, streams))
+        await engine.ended()
+    assert [rest[-1].finish_reason for rest in rests] == ["lost"] * 3
+    with pytest.raises(RequestRejected, match="not running"):
+        engine.generate(request(4))
+    await engine.close()
+    assert gone(leader)
+    assert gone(other)
+
+
+async def test_an_engine_whose_rank_hangs_can_be_closed(tiny_dir: Path) -> None:
+    engine = await RemoteEngine.launch(tiny_dir, dataclasses.replace(PAIR, rank_limit_s=3.0))
+    leader, (other,) = engine.pid, children(engine.pid)
+    os.kill(other, signal.SIGSTOP)
+    async with asyncio.timeout(60):
+        await engine.close()
+    assert gone(leader)
+    assert gone(other)
+
+
 def test_what_can_not_be_shared_is_said_before_anything_is_started(tmp_path: Path) -> None:
     random_checkpoint_write(path=tmp_path / "model", config=TINY_V3)
     heads = TINY_V3["num_attention_heads"]
@@ -78,6 +120,8 @@ def test_what_can_not_be_shared_is_said_before_anything_is_started(tmp_path: Pat
         sharing_check(tmp_path / "model", dataclasses.replace(CONFIG, ranks=3))
     with pytest.raises(ValueError, match="ranks: expected at least 1"):
         EngineConfig(ranks=0)
+    with pytest.raises(ValueError, match="rank_limit_s: expected a number above 0"):
+        EngineConfig(ranks=2, rank_limit_s=0.0)
     with pytest.raises(ValueError, match="adapters and routing profiles need ranks = 1"):
         EngineConfig(ranks=2, adapters_max=1)
 

@@ -168,10 +168,11 @@ async def test_a_worker_serves_dies_comes_back_and_drains(
         assert secret not in log
 
 
-async def test_a_worker_whose_engine_is_killed_says_so_to_everybody_and_ends(
-    process: WorkerProcess, utility: Any
+@pytest.mark.parametrize("hangs", [False, True], ids=["killed", "a rank hangs"])
+async def test_a_worker_whose_engine_is_lost_says_so_to_everybody_and_ends(
+    process: WorkerProcess, utility: Any, hangs: bool
 ) -> None:
-    await process.start()
+    await process.start(**({"tensor-parallel": 2, "rank-limit": 3} if hangs else {}))
     (process.folder / "token").write_text("token-1")
     async with await process.ready() as client:
         streaming = [asyncio.Event() for _ in range(10)]
@@ -179,7 +180,11 @@ async def test_a_worker_whose_engine_is_killed_says_so_to_everybody_and_ends(
             asyncio.create_task(stream_until(client, f"req_{n}", seen)) for n, seen in enumerate(streaming)
         ]
         await streaming[7].wait()
-        os.kill(process.events("model_loaded")[0]["engine_pid"], signal.SIGKILL)
+        engine = process.events("model_loaded")[0]["engine_pid"]
+        if hangs:
+            os.kill(_children(engine)[0], signal.SIGSTOP)
+        else:
+            os.kill(engine, signal.SIGKILL)
         texts = await asyncio.gather(*cut)
         assert await process.exit_status() == os.EX_SOFTWARE
     entries = _entries(process.folder / "state" / "journal", utility.enrolled[0]["public_key"])
