@@ -143,6 +143,41 @@ def test_native_equals_the_definition(
         assert alone[1][0].equal(found[1][token]), isa
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_native_cuts_large_work_without_changing_a_bit(isa: str, threads: int) -> None:
+    random = torch.Generator().manual_seed(7)
+    x, weight = torch.randn(101, 2056, generator=random), torch.randn(72, 2056, generator=random) * 2056**-0.5
+    bias, s = torch.randn(72, generator=random), spec(groups=6, groups_kept=3, top_k=7)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        weights, experts = route(x, weight, bias, s)
+    finally:
+        torch.set_num_threads(before)
+    expected = reference.route(x, weight, bias, s)
+    order, wanted = experts.argsort(dim=1), expected[1].argsort(dim=1)
+    assert experts.gather(1, order).equal(expected[1].gather(1, wanted)), isa
+    torch.testing.assert_close(weights.gather(1, order), expected[0].gather(1, wanted), rtol=1e-4, atol=1e-6)
+    for token in (0, 47, 50, 51, 100):
+        alone = route(x[token : token + 1], weight, bias, s)
+        assert alone[0][0].equal(weights[token]), isa
+        assert alone[1][0].equal(experts[token]), isa
+
+
+@pytest.mark.parametrize("experts", [6, 40])
+def test_native_gives_what_is_no_number_first_and_forbidden_experts_no_weight(isa: str, experts: int) -> None:
+    weight = torch.arange(experts, dtype=torch.float32)[:, None] / experts
+    s = spec(top_k=4, groups=1, groups_kept=1, normalize=False)
+    allowed = torch.zeros(experts, dtype=torch.bool)
+    allowed[[2, 5]] = True
+    weights, chosen = route(torch.ones(1, 1), weight, None, s, allowed)
+    assert chosen.tolist() == [[5, 2, 0, 1]], isa
+    assert weights[0, 2:].tolist() == [0.0, 0.0], isa
+    weight[[3, 4]] = math.nan
+    _, chosen = route(torch.ones(1, 1), weight, None, s)
+    assert chosen[0, :3].tolist() == [3, 4, experts - 1], isa
+
+
 def test_native_gives_ties_to_the_lowest_expert(isa: str) -> None:
     weights, experts = route(
         torch.ones(1, 4), torch.zeros(8, 4), None, spec(groups_kept=4, scoring="softmax")

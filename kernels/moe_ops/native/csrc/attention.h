@@ -62,9 +62,10 @@ struct Kernels {
   void (*finish)(Partial partial, int64_t first, int64_t count, int64_t value, int64_t width, float* out,
                  int64_t stride);
   void (*rms_norm)(const float* x, const float* weight, float* out, int64_t width, float eps);
-  // Products of each of `rows` vectors x with `count` rows of `weight`, all `width` long and dense.
-  void (*dots)(const float* x, int64_t rows, const float* weight, int64_t width, int64_t count, float* out,
-               int64_t out_stride);
+  // Products of each of `rows` vectors x with `count` rows of `weight`, all `width` long and dense; `sums` is room
+  // for rows · count · kLanes numbers.
+  void (*dots)(const float* x, int64_t rows, const float* weight, int64_t width, int64_t count, float* sums,
+               float* out, int64_t out_stride);
   // Pairs of `width` numbers turned by the cosines and sines of `turn`; `out` may be `x`.
   void (*rotate)(const float* x, const float* turn, float* out, int64_t width);
   void (*narrow)(const float* x, uint16_t* out, int64_t width);  // to bfloat16, nearest, ties to even

@@ -10,6 +10,8 @@
 #define DOT_N 2
 #define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
+// In place and from registers: left to itself the compiler loads `a` again for every product.
+#define ADD_PRODUCT(a, b, sum) asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b))
 #define WIDEN_HALVES(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(p)))
 #define SUM_OF(v) sum_halves((__m256)(v))
 

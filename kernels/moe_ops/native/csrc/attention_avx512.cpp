@@ -14,6 +14,7 @@
 #define DOT_N 4
 #define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c))
+#define ADD_PRODUCT(a, b, sum) (sum) = fma_of(a, b, sum)
 #define WIDEN_HALVES(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(p)))
 #define SUM_OF(v) sum_halves((__m512)(v))
 

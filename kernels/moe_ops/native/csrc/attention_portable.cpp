@@ -8,6 +8,7 @@
 #define DOT_N 2
 #define ACCUMULATORS 12
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#define ADD_PRODUCT(a, b, sum) (sum) = fma_of(a, b, sum)
 #define WIDEN_HALVES(p) widen<int32_t>(p)
 #define SUM_OF(v) (((v)[0] + (v)[2]) + ((v)[1] + (v)[3]))
 
