@@ -9,6 +9,7 @@ arithmetic; the same on a real model, with all that requests may ask for, is in 
 from __future__ import annotations
 
 import random
+from operator import attrgetter
 from typing import Any
 
 from inference.engine.scheduler import Scheduler
@@ -21,7 +22,7 @@ from tests.inference.engine.waits import Waits
 
 EIGHT_HOURS = 8 * 3600 // 5  # requests
 STEPS = 12_000
-CONFIG = EngineConfig(page_size=4, pages=96, max_running=12, step_token_budget=48, aging_s=40.0)
+CONFIG = EngineConfig(page_size=4, pages=96, max_running=12, step_token_budget=48, aging_s=4.0)
 
 
 class Day:
@@ -92,6 +93,8 @@ class Day:
         begun = [one for one in self.scheduler.running if one not in before]
         for waiting in self.scheduler.waiting:
             assert waiting.awaits is not None or not any(waiting.rank < one.rank for one in begun)
+        for one in sorted(begun, key=attrgetter("rank")):
+            self.waits.begin(one.request.request_id, self.now)
 
 
 def test_a_long_day_loses_no_page_starves_nobody_and_changes_no_token() -> None:

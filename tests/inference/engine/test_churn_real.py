@@ -24,8 +24,10 @@ from inference.adapters.targets import adapted_modules
 from inference.engine.changes import Changes
 from inference.engine.core import Engine
 from inference.engine.pages import PagePool
+from inference.engine.planning import Planner
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
+from inference.engine.sequence import Sequence
 from inference.engine.types import EngineConfig, GenerationRequest, TokenEvent
 from inference.models.deepseek import DeepseekModel
 from inference.models.loader import load_model
@@ -225,6 +227,7 @@ def test_everybody_gets_what_he_gets_alone_and_nothing_is_left(
     house.model.mtp = Guesser(texts, 264)
     evictions = count_calls(monkeypatch, PagePool, "_evict")
     churn = Churn(house, kinds, expected)
+    watch_begins(monkeypatch, churn)
     for turn in range(END):
         churn.turn(arrivals=0.0 if turn >= TURNS else 0.55 if turn // 100 % 2 == 0 else 0.15)
         if turn >= TURNS and not churn.engine.has_work:
@@ -239,6 +242,17 @@ def test_everybody_gets_what_he_gets_alone_and_nothing_is_left(
     versions = [f"loaded {name} {i}" for name, folders in house.folders.items() for i in range(len(folders))]
     assert min(counts[name] for name in (*ends, *versions)) > 1, counts
     assert counts.keys() <= {*ends, *versions, "answered", "equal"}
+
+
+def watch_begins(monkeypatch: pytest.MonkeyPatch, churn: Churn) -> None:
+    """Note who is admitted from now on."""
+    original = Planner._begin
+
+    def noting(self: Planner, sequence: Sequence, found: list[int], now_s: float) -> None:
+        churn.waits.begin(sequence.request.request_id, churn.clock.turn)
+        original(self, sequence, found, now_s)
+
+    monkeypatch.setattr(Planner, "_begin", noting)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[None]:
