@@ -37,8 +37,7 @@ class LoadedEngine:
 
 
 def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
-    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError` or
-    `ProfileError`, or
+    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError`, `ProfileError` or
     `DeviceError`.
     """
     torch.set_num_threads(config.threads_a_rank)
@@ -55,7 +54,7 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     native.release_threads()  # another thread may run the engine
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     period_s = 0.0
-    if config.paced:
+    if config.paced or config.device != "cpu":  # an accelerator makes its programs when they are first used
         vocab_size = model.config.vocab_size
         period_s = full_step_s(runner, config, max_model_len=max_model_len, vocab_size=vocab_size)
     return LoadedEngine(engine, tokenizer, model.config, max_model_len, period_s)

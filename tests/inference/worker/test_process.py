@@ -224,7 +224,7 @@ async def test_a_model_on_a_gpu_answers_as_on_a_cpu(process: WorkerProcess, util
     answers = []
     for device, environment in (("cuda", {"TRITON_INTERPRET": "1"}), ("cpu", {})):
         process.environment = environment
-        await process.start(device=device)
+        await process.start(device=device, **{"max-running": 2, "step-token-budget": 8})
         async with await process.ready() as client:
             body, headers = BODY | {"max_tokens": 4}, {"x-request-id": f"req_{device}"}
             answers.append((await client.post(CHAT, json=body, headers=headers)).json()["choices"])
