@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 SETUP := $(PYTHON) -I platform/stack/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench doctor fmt clean
+.PHONY: help up test check sanitize bench doctor fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: ## Run the test suite on real services; ARGS= goes to pytest
 check: ## Lint, format, strict types, import layers, migrations, settings
 	@$(SETUP) --dev
 	@exec $(RUN) -m stack.check
+
+sanitize: ## Test the CPU kernels under AddressSanitizer and UBSan (gcc); ARGS= goes to pytest
+	@$(SETUP) --dev
+	@exec $(RUN) -m stack.sanitize $(ARGS)
 
 bench: ## Run the benches and write build/bench/*.json
 	@$(SETUP) --dev

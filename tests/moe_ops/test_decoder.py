@@ -17,7 +17,7 @@ from moe_ops.latent_attention import PagedRows, pack_latent_heads
 from moe_ops.linear import PackedMatrix, pack_matrix
 from moe_ops.router import RouterSpec
 
-pytestmark = pytest.mark.usefixtures("library")
+pytestmark = pytest.mark.usefixtures("isa")
 SHAPE = DecoderShape(
     hidden=32, heads=2, nope=8, rotary=4, value=8, latent=16, scale=0.3, eps=1e-6, inner_eps=1e-6
 )
@@ -116,6 +116,7 @@ def test_bound_weights_live_as_long_as_the_decoder() -> None:
 
 
 def test_without_the_library_nothing_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "available", lambda: False)
-    with pytest.raises(ValueError, match="not compiled"):
-        NativeDecoder(SHAPE, SPEC, [layer()], ends())
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "available", lambda: False)
+        with pytest.raises(ValueError, match="not compiled"):
+            NativeDecoder(SHAPE, SPEC, [layer()], ends())

@@ -32,6 +32,7 @@ from moe_ops.native.library import (
     built_library,
     folders,
     library_name,
+    sanitizer_flags,
 )
 
 
@@ -85,7 +86,8 @@ def _compile_all(folder: Path) -> Path:
 
 def _compile(command: tuple[str, ...], source: Path, out: Path) -> None:
     headers = [word for folder in include_paths() for word in ("-isystem", folder)]
-    _execute([*command, *COMMON_FLAGS, *_isa_flags(source), *headers, "-c", str(source), "-o", str(out)])
+    flags = [*COMMON_FLAGS, *_isa_flags(source), *sanitizer_flags()]
+    _execute([*command, *flags, *headers, "-c", str(source), "-o", str(out)])
 
 
 def _isa_flags(source: Path) -> tuple[str, ...]:
@@ -94,7 +96,8 @@ def _isa_flags(source: Path) -> tuple[str, ...]:
 
 def _link_flags() -> list[str]:
     # torch brings its own libgomp: linking the same soname keeps one pool of threads in the process
-    return [*(f"-L{folder}" for folder in library_paths()), "-ltorch_cpu", "-lc10", "-l:libgomp.so.1"]
+    where = [f"-L{folder}" for folder in library_paths()]
+    return [*sanitizer_flags(), *where, "-ltorch_cpu", "-lc10", "-l:libgomp.so.1"]
 
 
 def _sources() -> list[Path]:

@@ -14,7 +14,7 @@ import torch
 from moe_ops.latent_attention import PagedRows, pack_latent_heads, reference
 from moe_ops.linear import WeightFormat
 from moe_ops.native.build import BuildError, compiler
-from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
+from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES, sanitizer_flags
 
 HERE = Path(__file__).parent
 NAMES = (
@@ -49,6 +49,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         [
             *command,
             *flags,
+            *sanitizer_flags(),
             "-O0",
             "-w",
             *ISA_FLAGS["_avx2"],

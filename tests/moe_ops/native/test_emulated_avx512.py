@@ -19,7 +19,7 @@ from moe_ops.grouped_mlp.packed import packed_mlp_reference_
 from moe_ops.linear import FORMATS, Activations, PackedMatrix, WeightFormat, pack_matrix
 from moe_ops.linear.reference import linear as linear_reference
 from moe_ops.native.build import BuildError, compiler
-from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES
+from moe_ops.native.library import COMMON_FLAGS, ISA_FLAGS, SOURCES, sanitizer_flags
 
 HERE = Path(__file__).parent
 LEVELS = ("bf16", "vnni", "avx512")
@@ -47,6 +47,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     sources = [HERE / "emulated.cpp", *(SOURCES / f"{name}.cpp" for name in names)]
     flags = [flag for flag in COMMON_FLAGS if flag not in ("-O3", "-fvisibility=hidden")]
     flags += [
+        *sanitizer_flags(),
         "-O0",
         "-w",
         *ISA_FLAGS["_avx2"],
@@ -64,7 +65,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     library = folder / "emulated.so"
-    subprocess.run([*command, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)], check=True)
+    link = [*command, *sanitizer_flags(), "-shared", "-fopenmp"]
+    subprocess.run([*link, *map(str, objects), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 
