@@ -37,8 +37,8 @@ class LoadedEngine:
 
 
 def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
-    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError`, `ProfileError` or
-    `DeviceError`.
+    """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError`, `ProfileError`
+    or `DeviceError`.
     """
     torch.set_num_threads(config.threads_a_rank)
     tokenizer = Tokenizer.from_dir(model_dir)

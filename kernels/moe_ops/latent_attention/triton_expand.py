@@ -7,39 +7,16 @@ place. Unmeasured: checked in Triton's interpreter only.
 # ruff: noqa: PLR0917 -- a kernel's arguments are positional
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
 
 from moe_ops.accelerator.tuning import Tuned, kernel, product_type
-from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.pieces import expand_
 
 PIECE = 8192  # context positions expanded at a time: half a gigabyte for 128 heads of 128 and 128 in bf16
-
-
-def latent_expand_(
-    out_THV: torch.Tensor,
-    q_THQ: torch.Tensor,
-    cache_PZC: torch.Tensor,
-    pages_P: torch.Tensor,
-    start: int,
-    *,
-    heads: LatentHeads,
-    scale: float,
-) -> None:
-    """As the reference, with float activations as they are."""
-    expand_(
-        out_THV,
-        q_THQ,
-        cache_PZC,
-        pages_P,
-        start,
-        heads=heads,
-        scale=scale,
-        attend=attend,
-        piece=PIECE,
-    )
 
 
 def attend(
@@ -61,6 +38,9 @@ def attend(
         CAUSAL=causal, PRODUCT=product_type(q_THQ), **widths, **filled,
     )  # fmt: skip
     return out_THV, total_TH
+
+
+latent_expand_ = partial(expand_, attend=attend, piece=PIECE)
 
 
 @kernel
