@@ -105,9 +105,7 @@ class Engine:
         progress += self._refused.values()
         self._refused.clear()
         speculation = self._speculation
-        drafting = speculation is not None and speculation.wanted(
-            len(scheduler.running), reading=scheduler.reading
-        )
+        drafting = speculation is not None and speculation.wanted(scheduler.load, reading=scheduler.reading)
         step = scheduler.schedule(began, drafting=drafting)
         self._zero_unclean()
         scheduled = self._clock()

@@ -45,9 +45,14 @@ class Scheduler:
         return bool(len(self.running) or len(self.waiting))
 
     @property
+    def load(self) -> int:
+        """How many requests run in the next step, if there are pages for them."""
+        return min(len(self.running) + len(self.waiting), self._config.max_running)
+
+    @property
     def reading(self) -> bool:
         """Whether prompts are read in the next step, or may be."""
-        return len(self.waiting) > 0 or any(one.pending > 1 for one in self.running)
+        return self.load > len(self.running) or any(one.pending > 1 for one in self.running)
 
     def add(self, sequence: Sequence, now_s: float = 0.0) -> None:
         """Queue a request. It must fit the cache alone."""

@@ -167,3 +167,13 @@ def test_the_end_token_may_be_ignored() -> None:
 def test_scheduling_needs_no_torch() -> None:
     code = "import sys, inference.engine.scheduler; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prompts_are_read_next_where_there_is_a_place_for_them() -> None:
+    config = EngineConfig(page_size=4, pages=50, max_running=2, step_token_budget=16)
+    scheduler, _ = make(config, (3, 9), (3, 2), (3, 9))
+    assert (scheduler.load, scheduler.reading) == (2, True)
+    run(scheduler)
+    assert (scheduler.load, scheduler.reading) == (2, False)  # the third waits for a place
+    run(scheduler)
+    assert (scheduler.load, scheduler.reading) == (2, True)
