@@ -20,7 +20,7 @@ from inference.routing.observer import GateMass
 from inference.routing.plan import plan_build
 from inference.routing.profile import ProfileError, RoutingProfile, profile_load
 from inference.routing.request import RequestRouting
-from inference.routing.touched import TouchedExperts
+from inference.routing.touched import Touched, TouchedExperts
 
 
 class Changes:
@@ -87,6 +87,8 @@ class Changes:
 
     def note(self, batch: FlatBatch, rows: Iterable[Row]) -> None:
         """Take in what the prompts of a step did; the routing of those that have been read is frozen."""
+        if isinstance(batch.observer, Touched):
+            batch.observer.count()
         if not isinstance(batch.observer, GateMass):
             return
         seen = batch.observer

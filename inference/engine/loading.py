@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +13,11 @@ from inference.adapters.store import AdapterStore
 from inference.adapters.targets import adapted_modules
 from inference.engine.changes import Changes, profiles_load
 from inference.engine.core import Engine
-from inference.engine.rehearsal import full_step_s
+from inference.engine.rehearsal import FIRST_STEPS, full_step_s
 from inference.engine.runner import Runner
 from inference.engine.sampling.grammar import GrammarFactory
 from inference.engine.types import EngineConfig
-from inference.layers.placement import on_device
+from inference.layers.placement import DeviceError, on_device
 from inference.models.config import ModelConfig
 from inference.models.interface import Architecture, CausalModel
 from inference.models.loader import load_model
@@ -40,6 +42,16 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     """Read the checkpoint folder. Raises `ConfigError`, `CheckpointError`, `TokenizerError`, `ProfileError`
     or `DeviceError`.
     """
+    try:
+        return _load(model_dir, config)
+    except RuntimeError as error:  # too little memory, no compiler for programs, a broken driver
+        if config.device == "cpu":
+            raise
+        advice = "model and cache must fit; fewer --pages make the cache smaller"
+        raise DeviceError(f"device {config.device}: {error} ({advice})") from error
+
+
+def _load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     torch.set_num_threads(config.threads_a_rank)
     tokenizer = Tokenizer.from_dir(model_dir)
     model, runner = _shared(model_dir, config) if config.ranks > 1 else _whole(model_dir, config)
@@ -54,9 +66,13 @@ def engine_load(model_dir: Path, config: EngineConfig) -> LoadedEngine:
     native.release_threads()  # another thread may run the engine
     max_model_len = min(model.config.max_position_embeddings, config.pages * config.page_size)
     period_s = 0.0
-    if config.paced or config.device != "cpu":  # an accelerator makes its programs when they are first used
-        vocab_size = model.config.vocab_size
-        period_s = full_step_s(runner, config, max_model_len=max_model_len, vocab_size=vocab_size)
+    rehearse = partial(
+        full_step_s, runner, config, max_model_len=max_model_len, vocab_size=model.config.vocab_size
+    )
+    if config.device != "cpu":
+        rehearse(steps=FIRST_STEPS, limit_s=math.inf)
+    if config.paced:
+        period_s = rehearse()
     return LoadedEngine(engine, tokenizer, model.config, max_model_len, period_s)
 
 

@@ -36,6 +36,12 @@ class Linear(Protocol):
     ) -> torch.Tensor: ...
 
 
+class Logits(Protocol):
+    """`x · Wᵀ` in fp32, whatever activations are."""
+
+    def __call__(self, x_TI: torch.Tensor, w: PackedMatrix) -> torch.Tensor: ...
+
+
 class GroupedMlp(Protocol):
     """Adds the chosen experts' and the last `shared` experts' results to `out_TD`."""
 
@@ -146,6 +152,7 @@ class Forms:
     """One form of every operation of a decoder."""
 
     linear: Linear
+    logits: Logits
     grouped_mlp_: GroupedMlp
     rms_norm: RmsNorm
     route: Route
@@ -158,6 +165,7 @@ class Forms:
 
 NATIVE = Forms(
     linear=linear.linear,
+    logits=linear.linear,
     grouped_mlp_=grouped_mlp.packed_mlp_,
     rms_norm=rms_norm.rms_norm,
     route=router.route,
@@ -171,6 +179,7 @@ NATIVE = Forms(
 
 TORCH = Forms(
     linear=linear_cpu.linear,
+    logits=linear_cpu.logits,
     grouped_mlp_=packed_mlp_torch_,
     rms_norm=rms_norm_cpu.rms_norm,
     route=router_reference.route,
@@ -184,6 +193,7 @@ TORCH = Forms(
 
 REFERENCE = Forms(
     linear=linear_cpu.linear,
+    logits=linear_cpu.logits,
     grouped_mlp_=packed_mlp_torch_,
     rms_norm=rms_norm_reference.rms_norm,
     route=router_reference.route,

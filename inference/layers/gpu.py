@@ -41,4 +41,5 @@ def placement() -> Placement:
         return Placement(CPU, TRITON, rerun)
     if not torch.cuda.is_available():
         raise DeviceError("device cuda: torch finds no GPU: is it built for one, is there a driver?")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # sums stay fp32
     return Placement(torch.device("cuda", torch.cuda.current_device()), TRITON, CudaCapture())

@@ -29,7 +29,9 @@ NPU = replace(
 def placement() -> Placement:
     """The current NPU. Raises `DeviceError` where `torch_npu` is not installed."""
     try:
-        operations()  # with it torch knows the device
+        available = operations().npu.is_available()
     except RuntimeError as error:
         raise DeviceError(f"device npu: {error}") from error
+    if not available:
+        raise DeviceError("device npu: torch_npu finds no NPU")
     return Placement(torch.device("npu"), NPU)

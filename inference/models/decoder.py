@@ -7,6 +7,7 @@ import mmap
 
 import torch
 
+from inference.layers.attention import LatentAttention
 from inference.layers.batch import FlatBatch
 from inference.layers.decoder_layer import DecoderLayer
 from inference.layers.forms import Packing
@@ -56,6 +57,11 @@ class Decoder:
         """Each routed layer's router weight (experts, hidden), fp32, and how it chooses."""
         return tuple(layer.mlp.router for layer in self._layers if isinstance(layer.mlp, MoeMlp))
 
+    @property
+    def recordable(self) -> bool:
+        """Whether a step's operations are the same for any contexts: nothing is looked up on the device."""
+        return all(isinstance(layer.attention, LatentAttention) for layer in self._layers)
+
     def new_cache(self, *, pages: int, page_size: int) -> torch.Tensor:
         """A zeroed cache of shape (layers, pages, positions in a page, numbers of a token); the last layer is
         the prediction module's where it is loaded.
@@ -84,8 +90,8 @@ class Decoder:
         for index, layer in enumerate(self._layers):
             layer.add_to(x_TD, cache[index], batch, eps)
         hidden_TD = self._forms.rms_norm(x_TD, self._norm, eps)
-        logits_SV = self._forms.linear(hidden_TD.index_select(0, batch.last_S), self._head)
-        return Forward(logits_SV.float(), hidden_TD)
+        logits_SV = self._forms.logits(hidden_TD.index_select(0, batch.last_S), self._head)
+        return Forward(logits_SV, hidden_TD)
 
 
 def _zeros(shape: tuple[int, ...], *, like: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from inference.layers.forms import Packing
 from inference.layers.placement import Placement, on_cpu
 from inference.models.checkpoint import Checkpoint
 from inference.models.config_file import read_config
+from inference.models.decoder import Decoder
 from inference.models.digest import checkpoint_digest
 from inference.models.fields import Fields
 from inference.models.fp8 import Fp8Blocks
@@ -52,7 +53,8 @@ def load_model(
         checkpoint.check(family.tensors(config, mtp), family.ignored(config))
         model = family.build(config, checkpoint, packing, _store(path, cache_dir, packing), mtp)
     if not place.wide:
-        return PlacedModel(model, place.device, capture=place.capture, rows=rows)
+        records = isinstance(model, Decoder) and model.recordable
+        return PlacedModel(model, place.device, capture=place.capture if records else None, rows=rows)
     return TokenByToken(model) if reference else model
 
 

@@ -57,4 +57,4 @@ class MtpModule:
         x_TD = linear(torch.cat([next_TD, state_TD], dim=1), self._joint)
         self._layer.add_to(x_TD, cache[-1], batch, eps)
         last_SD = norm(x_TD.index_select(0, batch.last_S), self._norm, eps)
-        return linear(last_SD, self._head).float()
+        return self._forms.logits(last_SD, self._head)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from inference.routing.observer import LayerChoice, RoutingObserver
 
@@ -16,12 +18,18 @@ class Touched:
     limit: int
     layers: int = 0
     experts: int = 0
+    _seen: list[torch.Tensor] = field(default_factory=list)
 
     def see(self, choice: LayerChoice) -> None:
-        """Add one layer of one step. As many are read as are named: a weight of 0 spares nothing."""
+        """Take in one layer of a step, to be counted after it: a device is not waited for in between."""
         if choice.layer < self.limit:
-            self.layers += 1
-            self.experts += len(set(choice.experts_TK.flatten().tolist()))
+            self._seen.append(choice.experts_TK)
+
+    def count(self) -> None:
+        """Add what was seen. As many are read as are named: a weight of 0 spares nothing."""
+        self.layers += len(self._seen)
+        self.experts += sum(len(set(experts_TK.flatten().tolist())) for experts_TK in self._seen)
+        self._seen.clear()
 
 
 class TouchedExperts:

@@ -41,6 +41,8 @@ def test_filling_overwrites_all_that_was_there() -> None:
     target = torch.full((3, 4), 5)
     fill_(target, torch.tensor([[1, 2], [3, 4]]), padding=9)
     assert target.tolist() == [[1, 2, 9, 9], [3, 4, 9, 9], [9, 9, 9, 9]]
+    fill_(target, torch.tensor([[1, 2]]), padding=9, repeat=True)
+    assert target.tolist() == [[1, 2, 9, 9]] * 3
     with pytest.raises(ValueError, match="does not fit"):
         fill_(target, torch.zeros(2, 5), padding=0)
 

@@ -27,8 +27,9 @@ def bucket_for(count: int, sizes: Sequence[int]) -> int | None:
     return sizes[place] if count > 0 and place < len(sizes) else None
 
 
-def fill_(target: torch.Tensor, source: torch.Tensor, *, padding: int) -> None:
-    """Copy the rows of `source` to the first of `target` and `padding` to the others.
+def fill_(target: torch.Tensor, source: torch.Tensor, *, padding: int, repeat: bool = False) -> None:
+    """Copy the rows of `source` to the first of `target` and `padding`, or the first row again (`repeat`), to
+    the others.
 
     Other dimensions of `source` may be shorter: what is missing there becomes `padding` too. Raises
     `ValueError` when they are longer.
@@ -38,3 +39,5 @@ def fill_(target: torch.Tensor, source: torch.Tensor, *, padding: int) -> None:
         raise ValueError(f"{tuple(source.shape)} does not fit the captured {tuple(target.shape)}")
     target.fill_(padding)
     target[tuple(slice(0, part) for part in source.shape)].copy_(source)
+    if repeat:
+        target[len(source) :] = target[:1]

@@ -1,8 +1,8 @@
 """CUDA graphs of decode steps: one for each bucket of rows, captured once and replayed.
 
 A graph's tensors stay where they are, so a step's inputs are copied to them and filled up to the bucket's
-size with rows that harm nothing: the caller names the number that such a row has in each input (a page and a
-slot that belong to nobody, a context of one token).
+size with rows that harm nothing: the caller says whether such a row has a number of its own in an input (a
+slot that belongs to nobody) or the first row's, so that it touches no experts but that row's.
 
 Unmeasured: choice of bucket, filling and results are tested on the CPU; capture and replay have never run.
 """
@@ -25,11 +25,15 @@ _WARM_UP_RUNS = 3  # allocations, tuning of tiles and library handles happen bef
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """One input of a step: its shape without rows, its type, and its number in rows that fill up."""
+    """One input of a step: its shape without rows, and its type. Rows that fill up have the number `padding`,
+    or are like the first one (`repeat`). `warm` fills the input with what is usual, for programs to be tuned.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     padding: int = 0
+    repeat: bool = False
+    warm: Callable[[torch.Tensor], object] | None = None
 
 
 class Replay(Protocol):
@@ -116,7 +120,8 @@ class DecodeGraphs:
             return self._step({name: tensor.to(self._device) for name, tensor in inputs.items()})
         captured = self._of(size)
         for name, tensor in inputs.items():
-            fill_(captured.inputs[name], tensor, padding=self._inputs[name].padding)
+            one = self._inputs[name]
+            fill_(captured.inputs[name], tensor, padding=one.padding, repeat=one.repeat)
         captured.replay()
         return tuple(output[:count] for output in captured.outputs)
 
@@ -130,6 +135,9 @@ class DecodeGraphs:
             name: torch.full((size, *one.shape), one.padding, dtype=one.dtype, device=self._device)
             for name, one in self._inputs.items()
         }
+        for name, one in self._inputs.items():
+            if one.warm is not None:
+                one.warm(buffers[name])
         outputs: list[torch.Tensor] = []
 
         def work() -> None:

@@ -22,6 +22,13 @@ def kernel(body: Callable[..., Any]) -> Any:
     return triton.jit(body)
 
 
+def kernel_of(*varying: str) -> Callable[[Callable[..., Any]], Any]:
+    """`kernel` with arguments that are other numbers in every step: no program of its own is made for those
+    that are 1 or a multiple of 16.
+    """
+    return lambda body: triton.jit(body, do_not_specialize=list(varying))
+
+
 class Tuned:
     """A kernel whose tile sizes are the fastest of `configs` for each new value of the `key` arguments.
 

@@ -31,7 +31,9 @@ def grouped_mlp_(
     weight_M1 = weights_TK.flatten().index_select(0, order_M).unsqueeze(1)
     # Rows behind the last group are not written by the product.
     y_MD = torch.where((sorted_M < experts).unsqueeze(1), y_MD * weight_M1, 0.0)
-    return out_TD.index_add_(0, token_M, y_MD.to(out_TD.dtype))
+    # Back to the order of pairs: a token's sum has one order, and is rounded once.
+    pair_MD = torch.empty_like(y_MD).index_copy_(0, order_M, y_MD)
+    return out_TD.add_(pair_MD.unflatten(0, experts_TK.shape).float().sum(1).to(out_TD.dtype))
 
 
 def packed_mlp_(

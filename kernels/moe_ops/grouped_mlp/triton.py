@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from moe_ops.accelerator.groups import rows_per_block, sort_pairs
-from moe_ops.accelerator.tuning import Tuned, kernel, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel, kernel_of, product_type
 from moe_ops.grouped_mlp.dense import DenseExperts, dense_experts
 from moe_ops.grouped_mlp.packing import PackedExperts
 
@@ -85,7 +85,7 @@ def packed_mlp_(
     )
 
 
-@kernel
+@kernel_of("pairs")
 def _up(
     x: tl.tensor,
     weight: tl.tensor,
@@ -139,7 +139,7 @@ def _up(
         tl.store(target, result.to(act.dtype.element_ty), mask=there[:, None] & wanted[None, :])
 
 
-@kernel
+@kernel_of("pairs")
 def _down(
     act: tl.tensor,
     weight: tl.tensor,

@@ -62,8 +62,9 @@ def attend_plain(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`Attend` of products and sums that every device has; scores and weights are fp32."""
     nope = q_THQ.shape[2] - rotary_SR.shape[1]
-    scores_HTS = torch.einsum("thk,shk->hts", q_THQ[..., :nope], both_SHU[..., :nope]).float()
-    scores_HTS += torch.einsum("thr,sr->hts", q_THQ[..., nope:], rotary_SR).float()
+    wide_THQ = q_THQ.float()
+    scores_HTS = torch.einsum("thk,shk->hts", wide_THQ[..., :nope], both_SHU[..., :nope].float())
+    scores_HTS += torch.einsum("thr,sr->hts", wide_THQ[..., nope:], rotary_SR.float())
     scores_HTS *= scale
     if causal:
         hidden_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool, device=q_THQ.device).triu(1)

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned, kernel, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel_of, product_type
 from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
 from moe_ops.linear.cpu import unpacked
@@ -77,7 +77,7 @@ def latent_attention(
     return out_THL
 
 
-@kernel
+@kernel_of("pages_step", "chunks", "new")
 def _attend(
     q: tl.tensor,
     cache: tl.tensor,
@@ -153,7 +153,7 @@ def _attend(
         )  # fmt: skip
 
 
-@kernel
+@kernel_of("chunks", "new")
 def _merge(
     firsts: tl.tensor,
     counts: tl.tensor,

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned, kernel, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel_of, product_type
 from moe_ops.latent_attention.pieces import expand_
 
 PIECE = 8192  # context positions expanded at a time: half a gigabyte for 128 heads of 128 and 128 in bf16
@@ -43,7 +43,7 @@ def attend(
 latent_expand_ = partial(expand_, attend=attend, piece=PIECE)
 
 
-@kernel
+@kernel_of("tokens", "context")
 def _attend(
     q: tl.tensor,
     both: tl.tensor,

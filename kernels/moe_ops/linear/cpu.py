@@ -23,6 +23,15 @@ def linear(
     return out.addmm_(x_TI, weight_IO) if add else torch.mm(x_TI, weight_IO, out=out)
 
 
+def logits(x_TI: torch.Tensor, w: PackedMatrix) -> torch.Tensor:
+    """`x · Wᵀ` in fp32. Of bf16 factors only CUDA gives it unrounded: two best tokens may come out equal
+    elsewhere.
+    """
+    if x_TI.device.type == "cuda" and x_TI.dtype != torch.float32:
+        return torch.mm(x_TI, unpacked(w, like=x_TI).t(), out_dtype=torch.float32)
+    return linear(x_TI, w).float()
+
+
 def unpacked(w: PackedMatrix, *, like: torch.Tensor) -> torch.Tensor:
     """`unpack_matrix(w)` in the type and on the device of `like`, made once for as long as `w` lives."""
     weight_OI = _UNPACKED.get(w)

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned, kernel
+from moe_ops.accelerator.tuning import Tuned, kernel, kernel_of
 from moe_ops.router.reference import RouterSpec
 
 
@@ -22,7 +22,7 @@ def route(
     allowed_TE: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As the reference. `allowed_TE` (or one row for all tokens) is False for experts that may not be
-    chosen; enough must stay in every token's best groups.
+    chosen.
 
     Equal scores go to the lower expert number. A token whose scores are no numbers gets experts that exist.
     """
@@ -45,7 +45,7 @@ def route(
     return weights_TK, experts_TK
 
 
-@kernel
+@kernel_of("allowed_step", "tokens")
 def _route(
     x: tl.tensor,
     weight: tl.tensor,
@@ -119,6 +119,7 @@ def _route(
         chosen = tl.argmax(choice, axis=1)
         hit = column[None, :] == chosen[:, None]
         score = tl.sum(tl.where(hit, scores, 0.0), axis=1)
+        score = tl.where(tl.max(choice, axis=1) == NEVER, score * 0, score)  # one that fills up
         choice = tl.where(hit, NEVER, choice)
         total += score
         number = chosen // SIZE_UP * SIZE + chosen % SIZE_UP

@@ -19,4 +19,6 @@ def test_one_step_in_so_many_is_counted_each_kind_apart_and_draft_modules_not_at
             observer.see(LayerChoice(1, x_TD, weights_TK, torch.tensor([[0, 1], [1, 0], [0, 1]]), stack))
             observer.see(LayerChoice(2, x_TD, weights_TK, torch.tensor([[0, 1], [2, 3], [0, 1]]), stack))
     for kind in (touched.dynamic, touched.fixed):
+        for _ in range(2):  # what was seen is counted once
+            kind.count()
         assert (kind.layers, kind.experts) == (2, 5)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from inference.adapters.targets import adapted_modules
-from inference.engine import rehearsal
+from inference.engine import loading
 from inference.engine.core import Engine
 from inference.engine.loading import engine_load
 from inference.engine.types import EngineConfig, GenerationRequest, Grammar, SamplingParams, TokenEvent
@@ -58,7 +58,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return run(self, inputs)
 
     monkeypatch.setattr(placed, "GRAPH_CONTEXT", 64)
-    monkeypatch.setattr(rehearsal, "LIMIT_S", 0.0)
+    monkeypatch.setattr(loading, "FIRST_STEPS", 0)
     monkeypatch.setattr(DecodeGraphs, "run", noted)
     return used
 

@@ -75,3 +75,19 @@ def test_scores_that_underflow_give_zero_weights() -> None:
     spec = RouterSpec(3, 4, 2, "sigmoid", True, 2.5)
     weights_TK, _ = route(torch.ones(1, 1), torch.full((8, 1), -200.0), torch.zeros(8), spec)
     assert weights_TK.eq(0).all()
+
+
+def test_what_fills_up_where_too_few_are_allowed_weighs_nothing() -> None:
+    torch.manual_seed(5)
+    spec = RouterSpec(3, 1, 1, "softmax", True, 2.0)
+    x_TD, weight_ED = torch.randn(4, 8), torch.randn(6, 8)
+    allowed_TE = torch.zeros(4, 6, dtype=torch.bool)
+    allowed_TE[:, 1] = allowed_TE[:2, 4] = True
+    found_TE, expected_TE = (
+        torch.zeros(4, 6).scatter_add_(1, experts_TK, weights_TK)
+        for weights_TK, experts_TK in (
+            form(x_TD, weight_ED, None, spec, allowed_TE) for form in (route, expected_route)
+        )
+    )
+    torch.testing.assert_close(found_TE, expected_TE)
+    assert (found_TE[~allowed_TE] == 0).all()
