@@ -30,6 +30,9 @@ def read(folder: Path, modules: Modules, rank_max: int = 16) -> Adapter:
         ({"use_rslora": True}, 4.0),
         ({"alpha_pattern": {"q_b_proj": 16}}, 4.0),
         ({"alpha_pattern": {"o_proj": 16}}, 2.0),
+        ({"alpha_pattern": {"q_b": 16, r"layers\.0\..*q_b_proj": 4, "q_b_proj": 32}}, 1.0),
+        ({"alpha_pattern": {"^q_b_proj": 16, "^model.layers.\\d+.self_attn.q_b_proj": 12}}, 3.0),
+        ({"alpha_pattern": {"o_proj|q_b_proj": 20.0}, "use_rslora": True}, 10.0),
     ],
 )
 def test_both_factors_are_read_and_the_scale_is_part_of_the_second(
@@ -61,6 +64,9 @@ def test_ranks_may_differ_by_pattern(write_adapter: WriteAdapter, modules: Modul
         ({"bias": "all"}, {}, "bias"),
         ({"use_dora": True}, {}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, {}, "modules_to_save"),
+        ({"use_rslora": "false"}, {}, "use_rslora"),
+        ({"rank_pattern": {"(a+)+": 4}}, {}, "rank_pattern: .*regular expressions"),
+        ({"alpha_pattern": {"(": 4}}, {}, "alpha_pattern: .*no regular expression"),
         ({"r": 0}, {}, "r: expected"),
         ({"r": True}, {}, "r: expected"),
         ({"lora_alpha": "x"}, {}, "lora_alpha"),
