@@ -10,7 +10,7 @@ import torch.nn.functional as fn
 
 from moe_ops.grouped_mlp.dense import DenseExperts
 from moe_ops.grouped_mlp.triton import grouped_mlp_
-from moe_ops.latent_attention import PagedRows
+from moe_ops.latent_attention import SingleRows
 from moe_ops.latent_attention.triton import latent_attention
 from moe_ops.rms_norm import reference as norm_reference
 from moe_ops.rms_norm.triton import rms_norm
@@ -130,7 +130,7 @@ def _attention(sizes: Sizes, batch: int, device: torch.device) -> Case:
     cache_PZC = _random(sizes, device, batch * columns, sizes.page, width) * width**0.5
     pages_BP = torch.randperm(batch * columns, device=device).view(batch, columns).int()
     ends_B = torch.full((batch,), sizes.context, dtype=torch.int32, device=device)
-    rows = PagedRows.single(pages_BP, ends_B)
+    rows = SingleRows.of(pages_BP, ends_B)
     q_THC = _random(sizes, device, batch, sizes.heads, width) * width**0.5
     scale = width**-0.5
 

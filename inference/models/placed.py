@@ -14,7 +14,7 @@ from inference.layers.whole import is_plain
 from inference.models.around import ModelAround
 from inference.models.interface import CausalModel, DraftModule, Forward
 from moe_ops.accelerator.graphs import Capture, DecodeGraphs, Inputs, Outputs, StepInput
-from moe_ops.latent_attention import PagedRows
+from moe_ops.latent_attention import SingleRows
 
 GRAPH_CONTEXT = 4096  # attention's place for partial results grows with it, and beyond it is most of a step
 GRAPH_ROWS = 256
@@ -100,7 +100,7 @@ class PlacedModel(ModelAround):
                 token_T=given["token"],
                 turn_TR=given["turn"],
                 slot_T=given["slot"],
-                short=PagedRows.single(given["pages"], given["end"]),
+                short=SingleRows.of(given["pages"], given["end"]),
                 long=(),
                 last_S=torch.arange(rows, device=self._device),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from moe_ops.latent_attention import (
     LatentHeads,
     PagedRows,
+    SingleRows,
     cpu,
     cpu_expand,
     latent_decode_,
@@ -301,3 +302,34 @@ def test_places_outside_the_cache_are_refused(field: str, value: int, problem: s
     wrong[1, ...] = value
     with pytest.raises(RuntimeError, match=problem):
         c.run(latent_decode_, replace(c.rows, **{field: wrong})), isa
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 60)), min_size=1, max_size=5),
+    chunk=st.integers(1, 20),
+)
+def test_pairs_are_the_chunks_that_tokens_see_and_no_others(rows: list[tuple[int, int]], chunk: int) -> None:
+    counts, ends = [count for count, _ in rows], [count + before for count, before in rows]
+    pages = [list(range(-(-end // PAGE))) for end in ends]
+    made = PagedRows.build(pages=pages, counts=counts, ends=ends, page_size=PAGE)
+    pairs = made.to(torch.device("cpu")).pairs(PAGE, chunk)
+    expected: list[tuple[int, int]] = []
+    first: list[int] = []
+    row_of: list[int] = []
+    for row, (count, end) in enumerate(zip(counts, ends, strict=True)):
+        for seen in range(end - count + 1, end + 1):
+            row_of.append(row)
+            first.append(len(expected))
+            expected += [(len(first) - 1, number) for number in range(-(-seen // chunk))]
+    assert list(zip(pairs.token_X.tolist(), pairs.chunk_X.tolist(), strict=True)) == expected
+    assert (pairs.first_T.tolist(), pairs.row_T.tolist()) == (first, row_of)
+
+
+def test_pairs_of_single_rows_are_the_same_for_any_contexts() -> None:
+    pages_BP = torch.zeros(3, 4, dtype=torch.int32)
+    short, long = (SingleRows.of(pages_BP, torch.full((3,), end, dtype=torch.int32)) for end in (1, 8))
+    for one, other in zip(astuple(short.pairs(2, 3)), astuple(long.pairs(2, 3)), strict=True):
+        assert one.tolist() == other.tolist()
+    assert short.pairs(2, 3).chunk_X.tolist() == [0, 1, 2] * 3
+    assert short.pairs(2, 3).first_T.tolist() == [0, 3, 6]

@@ -29,6 +29,18 @@ class Rectangle:
     token_X: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Tokens and chunks of their contexts: pair x is of token `token_X` and its chunk `chunk_X`. Token t is
+    of row `row_T`, and its first pair is `first_T`. All int32.
+    """
+
+    token_X: torch.Tensor
+    chunk_X: torch.Tensor
+    first_T: torch.Tensor
+    row_T: torch.Tensor
+
+
 @dataclass(frozen=True)
 class PagedRows:
     """Row b: tokens `first_B` to `first_B + count_B` of the flat batch, the last of them at context length
@@ -55,14 +67,6 @@ class PagedRows:
         end = np.array(ends, dtype=np.int32)
         return cls(*(torch.from_numpy(part) for part in (table, first, count, end)))
 
-    @classmethod
-    def single(cls, pages_BP: torch.Tensor, end_B: torch.Tensor) -> PagedRows:
-        """Rows of one new token each."""
-        one_B = torch.ones_like(end_B)
-        rows = cls(pages_BP, torch.arange(len(end_B), dtype=end_B.dtype, device=end_B.device), one_B, end_B)
-        rows.__dict__.update(tokens=len(end_B), most=1)
-        return rows
-
     @cached_property
     def tokens(self) -> int:
         """New tokens of all rows."""
@@ -77,8 +81,30 @@ class PagedRows:
         """The same rows on `device`, which then need not be asked how many tokens there are."""
         parts = self.pages_BP, self.first_B, self.count_B, self.end_B
         moved = PagedRows(*(part.to(device) for part in parts))
-        moved.__dict__.update(tokens=self.tokens, most=self.most)
+        moved.__dict__.update(tokens=self.tokens, most=self.most, _home=self)
         return moved
+
+    def pairs(self, page_size: int, chunk: int) -> Pairs:
+        """All pairs of a token and a chunk, made once: the layers of a step share them."""
+        made: dict[int, Pairs] = self.__dict__.setdefault("_pairs", {})
+        if chunk not in made:
+            made[chunk] = self._make_pairs(page_size, chunk)
+        return made[chunk]
+
+    def _make_pairs(self, page_size: int, chunk: int) -> Pairs:
+        """Those with positions to see, counted on the host."""
+        home: PagedRows = self.__dict__.get("_home", self)
+        count, end = home.count_B.numpy(), home.end_B.numpy()
+        row_T = np.repeat(np.arange(len(count)), count)
+        offset_T = np.arange(len(row_T)) - home.first_B.numpy()[row_T]
+        chunks_T = -(-(end[row_T] - count[row_T] + offset_T + 1) // chunk)
+        first_T = np.cumsum(chunks_T) - chunks_T
+        token_X = np.repeat(np.arange(len(row_T)), chunks_T)
+        chunk_X = np.arange(len(token_X)) - first_T[token_X]
+        device = self.end_B.device
+        return Pairs(
+            *(torch.from_numpy(one.astype(np.int32)).to(device) for one in (token_X, chunk_X, first_T, row_T))
+        )
 
     def rectangles(self, page_size: int) -> tuple[Rectangle, ...]:
         """All rows, made once: the layers of a step share them."""
@@ -86,6 +112,25 @@ class PagedRows:
         if page_size not in made:
             made[page_size] = tuple(_rectangle(self, rows, page_size) for rows in _packed(self))
         return made[page_size]
+
+
+class SingleRows(PagedRows):
+    """Rows of one new token each, with nothing about them known on the host."""
+
+    @classmethod
+    def of(cls, pages_BP: torch.Tensor, end_B: torch.Tensor) -> SingleRows:
+        """From pages and context lengths."""
+        first_B = torch.arange(len(end_B), dtype=end_B.dtype, device=end_B.device)
+        rows = cls(pages_BP, first_B, torch.ones_like(end_B), end_B)
+        rows.__dict__.update(tokens=len(end_B), most=1)
+        return rows
+
+    def _make_pairs(self, page_size: int, chunk: int) -> Pairs:
+        """As many for each token as its pages may have: the same for any contexts."""
+        chunks = -(-self.pages_BP.shape[1] * page_size // chunk)
+        place_X = torch.arange(len(self.end_B) * chunks, dtype=torch.int32, device=self.end_B.device)
+        token_X = place_X.div(chunks, rounding_mode="floor")
+        return Pairs(token_X, place_X % chunks, self.first_B * chunks, self.first_B)
 
 
 def _packed(rows: PagedRows) -> list[list[int]]:

@@ -1,8 +1,8 @@
 """Absorbed attention over the paged latents, split over heads and chunks of context.
 
-A program takes some heads of one token through one chunk; what the chunks found is then merged by their
-softmax sums. Chunks have one size whatever the batch, so a token's result does not depend on the others.
-Method: online softmax, Milakov and Gimelshein 2018, arXiv 1805.02867; splitting decode attention over the
+A program takes some heads of one token through one chunk, and there are no others; what the chunks found is
+then merged by their softmax sums. Chunks have one size whatever the batch, so a token's result does not depend
+on the others. Method: online softmax, Milakov and Gimelshein 2018, arXiv 1805.02867; splitting decode attention over the
 context as in Flash-Decoding, Dao et al. 2023.
 
 Unmeasured: checked in Triton's interpreter only.
@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from moe_ops.accelerator.tuning import Tuned, kernel_of, product_type
+from moe_ops.accelerator.tuning import Tuned, kernel, kernel_of, product_type
 from moe_ops.latent_attention.heads import LatentHeads
 from moe_ops.latent_attention.rows import PagedRows
 from moe_ops.linear.cpu import unpacked
@@ -57,31 +57,34 @@ def latent_attention(
     `chunk`: a multiple of 128, smaller in tests.
     """
     tokens, heads, width = q_THC.shape
-    new = rows.most
-    chunks = triton.cdiv(rows.pages_BP.shape[1] * cache_PZC.shape[1], chunk)
-    partial_THXL = q_THC.new_empty(tokens, heads, chunks, latent, dtype=torch.float32)
-    weight_THX = q_THC.new_empty(tokens, heads, chunks, dtype=torch.float32)
+    pairs = rows.pairs(cache_PZC.shape[1], chunk)
+    programs = len(pairs.token_X)
+    partial_XHL = q_THC.new_empty(programs, heads, latent, dtype=torch.float32)
+    weight_XH = q_THC.new_empty(programs, heads, dtype=torch.float32)
     out_THL = q_THC.new_empty(tokens, heads, latent)
-    where = (rows.first_B, rows.count_B, rows.end_B)
+    where = (pairs.row_T, rows.first_B, rows.count_B, rows.end_B)
     sizes = {"CHUNK": chunk, "LATENT": latent, "LATENT_UP": triton.next_power_of_2(latent)}
     rotary = width - latent
-    programs = len(rows.first_B) * new
     _KERNEL.launch(
-        lambda tiles: (programs, triton.cdiv(heads, tiles["BLOCK_H"]), chunks),
-        q_THC.contiguous(), cache_PZC, rows.pages_BP, *where, partial_THXL, weight_THX,
-        cache_PZC.stride(0), cache_PZC.stride(1), rows.pages_BP.stride(0), scale, heads, chunks, new,
+        lambda tiles: (programs, triton.cdiv(heads, tiles["BLOCK_H"])),
+        q_THC.contiguous(), cache_PZC, rows.pages_BP, pairs.token_X, pairs.chunk_X, *where,
+        partial_XHL, weight_XH,
+        cache_PZC.stride(0), cache_PZC.stride(1), rows.pages_BP.stride(0), scale, heads,
         PAGE=cache_PZC.shape[1], ROTARY=rotary, ROTARY_UP=max(16, triton.next_power_of_2(rotary)),
         PRODUCT=product_type(cache_PZC), **sizes,
     )  # fmt: skip
-    _merge[(programs, heads)](*where, partial_THXL, weight_THX, out_THL, heads, chunks, new, **sizes)
+    _merge[(tokens, heads)](pairs.first_T, *where, partial_XHL, weight_XH, out_THL, heads, **sizes)
     return out_THL
 
 
-@kernel_of("pages_step", "chunks", "new")
+@kernel_of("pages_step")
 def _attend(
     q: tl.tensor,
     cache: tl.tensor,
     pages: tl.tensor,
+    pair_tokens: tl.tensor,
+    pair_chunks: tl.tensor,
+    rows: tl.tensor,
     firsts: tl.tensor,
     counts: tl.tensor,
     ends: tl.tensor,
@@ -92,8 +95,6 @@ def _attend(
     pages_step: tl.tensor,
     scale: tl.tensor,
     heads: tl.tensor,
-    chunks: tl.tensor,
-    new: tl.tensor,
     PAGE: tl.constexpr,
     ROTARY: tl.constexpr,
     ROTARY_UP: tl.constexpr,
@@ -104,12 +105,12 @@ def _attend(
     BLOCK_H: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ) -> None:
-    row, offset, chunk = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(2)
-    count = tl.load(counts + row)
-    seen = tl.load(ends + row) - count + offset + 1
-    start = chunk * CHUNK
-    if (offset < count) & (start < seen):
-        token = (tl.load(firsts + row) + offset).to(tl.int64)
+    pair = tl.program_id(0).to(tl.int64)
+    token = tl.load(pair_tokens + pair).to(tl.int64)
+    row = tl.load(rows + token)
+    seen = tl.load(ends + row) - tl.load(counts + row) + (token - tl.load(firsts + row)).to(tl.int32) + 1
+    start = tl.load(pair_chunks + pair) * CHUNK
+    if start < seen:
         head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
         some = head < heads
         latent, rotary = tl.arange(0, LATENT_UP), tl.arange(0, ROTARY_UP)
@@ -145,7 +146,7 @@ def _attend(
             total = total * shrink + tl.sum(power, axis=1)
             found = found * shrink[:, None] + tl.dot(power.to(PRODUCT), c_latent, input_precision="ieee")
             best = better
-        result = (token * heads + head) * chunks + chunk
+        result = pair * heads + head
         tl.store(weights + result, best + tl.log(total), mask=some)
         tl.store(
             partials + result[:, None] * LATENT + latent[None, :], found / total[:, None],
@@ -153,8 +154,10 @@ def _attend(
         )  # fmt: skip
 
 
-@kernel_of("chunks", "new")
+@kernel
 def _merge(
+    first_pairs: tl.tensor,
+    rows: tl.tensor,
     firsts: tl.tensor,
     counts: tl.tensor,
     ends: tl.tensor,
@@ -162,32 +165,30 @@ def _merge(
     weights: tl.tensor,
     out: tl.tensor,
     heads: tl.tensor,
-    chunks: tl.tensor,
-    new: tl.tensor,
     CHUNK: tl.constexpr,
     LATENT: tl.constexpr,
     LATENT_UP: tl.constexpr,
 ) -> None:
-    row, offset, head = tl.program_id(0) // new, tl.program_id(0) % new, tl.program_id(1)
-    count = tl.load(counts + row)
-    seen = tl.load(ends + row) - count + offset + 1
-    if offset < count:
-        first = ((tl.load(firsts + row) + offset).to(tl.int64) * heads + head) * chunks
-        latent = tl.arange(0, LATENT_UP)
-        inside = latent < LATENT
-        best = tl.load(weights + first)
-        total = best * 0 + 1
-        found = tl.load(partials + first * LATENT + latent, mask=inside, other=0.0)
-        for chunk in range(1, tl.cdiv(seen, CHUNK)):
-            weight = tl.load(weights + first + chunk)
-            better = tl.maximum(best, weight)
-            shrink, power = tl.exp(best - better), tl.exp(weight - better)
-            part = tl.load(partials + (first + chunk) * LATENT + latent, mask=inside, other=0.0)
-            found = found * shrink + part * power
-            total = total * shrink + power
-            best = better
-        at = out + (first // chunks) * LATENT + latent
-        tl.store(at, (found / total).to(out.dtype.element_ty), mask=inside)
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row = tl.load(rows + token)
+    seen = tl.load(ends + row) - tl.load(counts + row) + (token - tl.load(firsts + row)).to(tl.int32) + 1
+    first = tl.load(first_pairs + token).to(tl.int64) * heads + head
+    latent = tl.arange(0, LATENT_UP)
+    inside = latent < LATENT
+    best = tl.load(weights + first)
+    total = best * 0 + 1
+    found = tl.load(partials + first * LATENT + latent, mask=inside, other=0.0)
+    for chunk in range(1, tl.cdiv(seen, CHUNK)):
+        place = first + chunk * heads
+        weight = tl.load(weights + place)
+        better = tl.maximum(best, weight)
+        shrink, power = tl.exp(best - better), tl.exp(weight - better)
+        part = tl.load(partials + place * LATENT + latent, mask=inside, other=0.0)
+        found = found * shrink + part * power
+        total = total * shrink + power
+        best = better
+    at = out + (token * heads + head) * LATENT + latent
+    tl.store(at, (found / total).to(out.dtype.element_ty), mask=inside)
 
 
 _KERNEL = Tuned(
