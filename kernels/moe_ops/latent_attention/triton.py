@@ -1,9 +1,9 @@
 """Absorbed attention over the paged latents, split over heads and chunks of context.
 
 A program takes some heads of one token through one chunk, and there are no others; what the chunks found is
-then merged by their softmax sums. Chunks have one size whatever the batch, so a token's result does not depend
-on the others. Method: online softmax, Milakov and Gimelshein 2018, arXiv 1805.02867; splitting decode attention over the
-context as in Flash-Decoding, Dao et al. 2023.
+then merged by their softmax sums. Chunks have one size whatever the batch, so a token's result does not
+depend on the others. Method: online softmax, Milakov and Gimelshein 2018, arXiv 1805.02867; splitting decode
+attention over the context as in Flash-Decoding, Dao et al. 2023.
 
 Unmeasured: checked in Triton's interpreter only.
 """
