@@ -181,17 +181,19 @@ def _parse_rope(fields: Fields, *, max_position_embeddings: int) -> tuple[float,
 
 def _check_consistent(config: ModelConfig, source: str) -> None:
     """Relations between fields, each said in the words of the configuration."""
-    per_group, rest = divmod(config.n_routed_experts, config.n_group)
+    greedy = config.topk_method == "greedy"  # ignores groups, which then may say anything
+    groups, kept = (1, 1) if greedy else (config.n_group, config.topk_group)
+    per_group, rest = divmod(config.n_routed_experts, groups)
     scale = config.routed_scaling_factor
     score = "sigmoid" if config.topk_method == "noaux_tc" else "softmax"
     checks = [
         (config.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", "an even number: dimensions rotate in pairs"),
         (rest == 0, "n_group", f"a divisor of n_routed_experts = {config.n_routed_experts}"),
-        (config.topk_group <= config.n_group, "topk_group", f"at most n_group = {config.n_group}"),
+        (kept <= groups, "topk_group", f"at most n_group = {groups}"),
         (
-            config.num_experts_per_tok <= per_group * config.topk_group,
+            config.num_experts_per_tok <= per_group * kept,
             "num_experts_per_tok",
-            f"at most the {per_group * config.topk_group} experts of topk_group groups",
+            f"at most the {per_group * kept} experts {'there are' if greedy else 'of topk_group groups'}",
         ),
         (
             config.model_type != "deepseek_v2" or not config.norm_topk_prob or scale == 1,

@@ -10,6 +10,7 @@ import pytest
 from transformers import DeepseekV2Config, DeepseekV3Config
 
 from inference.models.config import ConfigError, ModelConfig, YarnConfig
+from inference.models.deepseek_build import router_spec
 from inference.train.settings import nano_architecture
 
 V3: dict[str, Any] = {
@@ -105,6 +106,37 @@ def test_v2_defaults_to_softmax_and_greedy() -> None:
     config = ModelConfig.from_dict(data)
     assert (config.scoring_func, config.topk_method) == ("softmax", "greedy")
     assert config.q_lora_rank is None
+
+
+V2_GREEDY = {
+    **V3,
+    "model_type": "deepseek_v2",
+    "topk_method": "greedy",
+    "scoring_func": "softmax",
+    "norm_topk_prob": False,
+}
+
+
+@pytest.mark.parametrize(
+    "groups", [{"n_group": 7}, {"n_group": 8, "topk_group": 9}, {"n_group": 64, "topk_group": 1}]
+)
+def test_greedy_routing_ignores_groups_whatever_they_say(groups: dict[str, int]) -> None:
+    config = ModelConfig.from_dict({**V2_GREEDY, **groups})
+    spec = router_spec(config)
+    assert (spec.groups, spec.groups_kept, spec.top_k) == (1, 1, 8)
+    with pytest.raises(ConfigError, match=r"n_group|topk_group|num_experts_per_tok"):
+        ModelConfig.from_dict({**V2_GREEDY, **groups, "topk_method": "group_limited_greedy"})
+
+
+def test_greedy_routing_takes_no_more_experts_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="num_experts_per_tok: expected at most the 256 experts there are"):
+        ModelConfig.from_dict({**V2_GREEDY, "num_experts_per_tok": 257})
+
+
+def test_sparse_attention_is_refused_by_its_name() -> None:
+    """V3.2 has all fields of V3: read as one, it would run and be silently worse."""
+    with pytest.raises(ConfigError, match=r"model_type: expected one of .*, found 'deepseek_v32'"):
+        ModelConfig.from_dict({**V3, "model_type": "deepseek_v32", "index_topk": 2048, "index_n_heads": 64})
 
 
 def test_plain_rotary_has_no_yarn() -> None:
