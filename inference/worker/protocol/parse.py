@@ -138,12 +138,16 @@ def _sampling(body: CommonBody) -> Sampling:
 
 
 def _biases(raw: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    """JSON keys are text: token ids in decimal."""
+    """JSON keys are text: token ids in decimal, each once however it is written (biases would add up)."""
     for name in raw:
         if not (name.isascii() and name.isdecimal() and len(name) <= 10):
             message = f"logit_bias: expected token ids as keys, found {name[:32]!r}."
             raise invalid(message, param="logit_bias", code="invalid_value")
-    return tuple((int(name), bias) for name, bias in raw.items())
+    biases = {int(name): bias for name, bias in raw.items()}
+    if len(biases) < len(raw):
+        message = "logit_bias: a token id is there twice, written with leading zeros."
+        raise invalid(message, param="logit_bias", code="invalid_value")
+    return tuple(biases.items())
 
 
 def _prompts(raw: str | list[Any], where: str, suffix: str | None) -> tuple[Prompt, ...]:

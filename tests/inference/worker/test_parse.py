@@ -216,6 +216,8 @@ def test_fields_that_ask_for_nothing_pass(field: dict[str, Any]) -> None:
         ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"5": 100, "05": 100}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"0": 1, "7": 1, "00": -1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"1": 101}}, "logit_bias[...]", "invalid_value"),
         ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
         ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
