@@ -12,9 +12,9 @@ from typing import Any, TypeGuard
 from inference.adapters.patterns import Pattern, compile_pattern
 
 _NUMBER_MAX = 1e9
-_OFF = (False, None)
-_NONE = (None,)
-_EMPTY = (None, [], {})
+_OFF: tuple[Any, ...] = (False, None)
+_NONE: tuple[Any, ...] = (None,)
+_EMPTY: tuple[Any, ...] = (None, [], {})
 
 HANDLED = frozenset(
     {"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}

@@ -22,6 +22,7 @@ class PagePool:
         self._key_of: list[bytes | None] = [None] * total
         self._page_of: dict[bytes, int] = {}
         self._spoiled: set[int] = set()  # in use
+        self._missed: set[int] = set()  # the draft module has not read all of their content
         self._unclean: list[int] = []  # spoiled and unused: neither blank nor free
 
     @property
@@ -36,7 +37,16 @@ class PagePool:
         pages = [self._blank.pop() if self._blank else self._evict() for _ in range(count)]
         for page in pages:
             self._uses[page] = 1
+        self._missed.difference_update(pages)
         return pages
+
+    def miss(self, pages: Iterable[int]) -> None:
+        """The draft module does not read what is written to these pages."""
+        self._missed.update(pages)
+
+    def missed(self, pages: Iterable[int]) -> int:
+        """How many of these pages it has not read whole."""
+        return sum(page in self._missed for page in pages)
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
         """The pages of the leading keys that are there."""

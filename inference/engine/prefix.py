@@ -52,6 +52,7 @@ class PrefixCache:
         sequence.pages.extend(found)
         sequence.published = len(found)
         sequence.computed = len(found) * self._page_size
+        sequence.unseen = self.pool.missed(found) * self._page_size
         full = self._shared(sequence, len(sequence.tokens)) // self._page_size
         self._extend_keys(sequence, full)
         for key in sequence.keys[len(found) : full]:
@@ -62,6 +63,11 @@ class PrefixCache:
         need = self.pages_for(tokens) - len(sequence.pages)
         if need > 0:
             sequence.pages.extend(self.pool.take(need))
+
+    def miss(self, sequence: Sequence, computed: int) -> None:
+        """Note that the draft module has not read what was computed up to there, for all who find it."""
+        sequence.unseen += computed - sequence.computed
+        self.pool.miss(sequence.pages[sequence.computed // self._page_size : self.pages_for(computed)])
 
     def publish(self, sequence: Sequence) -> None:
         """Let others find the pages that became full."""

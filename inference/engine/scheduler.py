@@ -74,8 +74,11 @@ class Scheduler:
         return [Progress(sequence, (), "expired") for sequence in late]
 
     def schedule(self, now_s: float = 0.0, *, drafting: bool = False) -> Step:
-        """Choose the next step's rows and take the pages they need. Drafts are verified while `drafting`."""
+        """Choose the next step's rows and take the pages they need. Drafts are verified while `drafting`, and
+        the draft module reads along unless none of the rows may ever draft.
+        """
         planned = self._planner.plan(now_s, drafting=drafting)
+        drafting = drafting and any(one.drafts_allowed for one in planned)
         rows = [row_of(one, planned[one], drafting) for one in self.running if one in planned]
         return Step(tuple(rows), drafting)
 
@@ -119,7 +122,7 @@ class Scheduler:
         drawn = len(row.draws)
         computed = row.start + len(row.tokens) - drawn + len(tokens)
         if not drafting:
-            sequence.unseen += computed - sequence.computed
+            self.cache.miss(sequence, computed)
         sequence.computed, sequence.drafts = computed, result.drafts
         if computed // self._page_size > sequence.published:
             self.cache.publish(sequence)

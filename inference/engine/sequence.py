@@ -56,7 +56,8 @@ class Sequence:
         self.tokens = list(self.request.prompt_token_ids)
         self.prompt_tokens = len(self.tokens)
         params = self.request.params
-        self.drafts_allowed = params.grammar is None and not is_penalised(params)
+        plain = params.grammar is None and not is_penalised(params)
+        self.drafts_allowed = plain and not self.request.embed
         self.touched = Touched.of(params)
 
     @property

@@ -115,7 +115,7 @@ class SpeculationControl:
         if load.pays or load.rest <= 1:  # else nobody asks
             able = sum(may_draft(row.sequence) for row in step.rows)
             load.some, load.half = able > 0, 2 * able >= rows
-        if not all(row.draws for row in step.rows):
+        if not all(len(row.draws) == len(row.tokens) for row in step.rows):
             return
         if not step.drafting:
             load.note(False, rows, seconds)

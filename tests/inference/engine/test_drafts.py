@@ -100,7 +100,54 @@ def test_what_was_missed_before_a_preemption_counts_once() -> None:
     assert elder.unseen == elder.computed
     assert younger.unseen == 0
     scheduler.finish(elder, "cancelled")
-    assert scheduler.schedule(drafting=True).rows[0].draft  # all of it is read anew, now by the module too
+    (row,) = scheduler.schedule(drafting=True).rows
+    assert 0 < younger.unseen == row.start  # the pages that are found again; the rest is read by the module
+
+
+def test_who_finds_pages_that_the_draft_module_missed_does_not_guess_either() -> None:
+    for drafting in (False, True):
+        scheduler = Scheduler(EngineConfig(page_size=4, pages=50), ())
+        for arrival in (0, 1):
+            prompt = tuple(range(20))
+            sequence = Sequence(GenerationRequest("r", prompt, SamplingParams(max_tokens=1)), arrival, seed=0)
+            scheduler.add(sequence)
+            step = scheduler.schedule(drafting=drafting or arrival == 1)
+            scheduler.record(step, [RowResult((30,))])
+        assert sequence.cached_tokens == 16
+        assert sequence.unseen == (0 if drafting else 16)
+        assert step.rows[0].draft is drafting
+
+
+def test_pages_that_are_taken_anew_were_not_missed() -> None:
+    scheduler = Scheduler(EngineConfig(page_size=4, pages=6), ())
+    for arrival, first in enumerate((0, 100, 100)):
+        prompt = tuple(range(first, first + 20))
+        sequence = Sequence(GenerationRequest("r", prompt, SamplingParams(max_tokens=1)), arrival, seed=0)
+        scheduler.add(sequence)
+        scheduler.record(scheduler.schedule(drafting=arrival > 0), [RowResult((30,))])
+    assert (sequence.cached_tokens, sequence.unseen) == (16, 0)
+
+
+def test_the_draft_module_reads_nothing_where_no_row_may_ever_draft() -> None:
+    grammar = SamplingParams(max_tokens=3, grammar=Grammar("regex", "a*"))
+    plain = SamplingParams(max_tokens=3)
+    for requests, reads in (
+        ([(grammar, False)], False),
+        ([(plain, True)], False),
+        ([(grammar, False), (plain, True)], False),
+        ([(grammar, False), (plain, False)], True),
+        ([(plain, False)], True),
+    ):
+        scheduler = Scheduler(
+            EngineConfig(max_running=4, step_token_budget=12), ()
+        )  # prompts go on in the next step
+        for arrival, (params, embed) in enumerate(requests):
+            one = GenerationRequest("r", (arrival,) * 10, params, embed=embed)
+            scheduler.add(Sequence(one, arrival, seed=0))
+        step = scheduler.schedule(drafting=True)
+        assert step.drafting is reads
+        scheduler.record(step, [RowResult((20,) if row.draws else ()) for row in step.rows])
+        assert all(row.sequence.unseen == (0 if reads else row.end) for row in step.rows)
 
 
 def test_an_embedding_ends_with_its_prompt() -> None:

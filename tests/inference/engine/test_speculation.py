@@ -87,7 +87,7 @@ def test_nothing_is_drafted_where_no_request_may() -> None:
 def test_half_the_rows_must_have_had_a_draft_for_a_step_to_count() -> None:
     control = SpeculationControl()
     one = Row(Sequence(REQUEST, 0, 0), (1,), 5, (), (Draw(PARAMS, 0, 0),))
-    two = one._replace(draws=one.draws * 2)
+    two = one._replace(tokens=(1, 2), draws=one.draws * 2)
     for rows, counts in (((two, one, one), False), ((two, one), True)):
         for _ in range(8):
             control.note(Step(rows, drafting=True), [RowResult((7,))] * len(rows), 1.0)
