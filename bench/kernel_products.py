@@ -130,4 +130,5 @@ def expert_operations(config: ModelConfig) -> float:
 
 def experts_used(chosen: Sequence[torch.Tensor], shared: int) -> float:
     """How many experts a run touches, on average."""
-    return sum(experts_TK.unique().numel() for experts_TK in chosen) / len(chosen) + shared
+    touched = sum(int(experts_TK.unique().numel()) for experts_TK in chosen)
+    return touched / len(chosen) + shared
